@@ -1,0 +1,1 @@
+"""Reviewed attribute tables, vocabulary and phrase embeddings; installed as nnunetv2_malenia.attribute_tables."""

@@ -1,0 +1,284 @@
+"""Attribute tables as files: read, check, write; look lesion names up; the JSON Schema for editors."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.resources import files
+from itertools import combinations
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from nnunetv2_malenia.attributes.schema import (
+    ASPECTS,
+    MAX_NAME_LENGTH,
+    MAX_REFERENCE_LENGTH,
+    AspectValues,
+    AttributeTable,
+    AttributeTableError,
+    CaseEntry,
+    LesionEntry,
+    LesionQuery,
+)
+from nnunetv2_malenia.attributes.vocabulary import MAX_PHRASE_LENGTH, Vocabulary, closest, vocabulary
+
+__all__ = [
+    "MAX_TABLE_BYTES",
+    "Vocabulary",
+    "clinical_knowledge_table",
+    "indistinguishable_lesions",
+    "json_schema",
+    "parse_table",
+    "queries",
+    "read_table",
+    "resolve_label_attributes",
+    "table_to_dict",
+    "vocabulary",
+    "write_table",
+]
+MAX_TABLE_BYTES = 16 * 2**20
+_EXAMPLE = '{"lesions": {"kidney tumor": {"location": ["left kidney", "right kidney"], "density": "hypodense"}}}'
+_EXPECTED = {"string_type": "a string", "tuple_type": "a string or a list of strings"}
+
+
+def read_table(path: str | os.PathLike[str]) -> AttributeTable:
+    """Read and check an attribute table (JSON, UTF-8).
+
+    Raises AttributeTableError, in one line: the file, the path inside it, the bad value, the closest valid ones and
+    what to do; with more than one fault the first is told and the others are counted.
+    """
+    return parse_table(_load_json(Path(path)), source=os.fspath(path))
+
+
+def parse_table(data: object, *, source: str = "attribute table") -> AttributeTable:
+    """Check a table that is already parsed JSON; `source` is what an AttributeTableError names as its file."""
+    if not isinstance(data, Mapping):
+        raise AttributeTableError(f"{source}: expected an object, got {_show(data)}; write e.g. {_EXAMPLE}")
+    data = {key: value for key, value in data.items() if key != "$schema"}
+    try:
+        return AttributeTable.model_validate(data)
+    except ValidationError as error:
+        first, *others = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        more = f" (+{len(others)} more)" if others else ""
+        raise AttributeTableError(f"{source}: {_describe(first, data)}{more}") from None
+
+
+def table_to_dict(table: AttributeTable) -> dict[str, Any]:
+    """The JSON form of a table: what is empty is left out, a single value is a string. Undone by parse_table."""
+    head = {"name": table.name, "description": table.description, "license": table.license}
+    lesions = {name: _lesion_to_dict(entry) for name, entry in table.lesions.items()}
+    cases = {case_id: _case_to_dict(case) for case_id, case in table.cases.items()}
+    return (
+        {key: value for key, value in head.items() if value}
+        | {"lesions": lesions}
+        | ({"cases": cases} if cases else {})
+    )
+
+
+def write_table(table: AttributeTable, path: str | os.PathLike[str]) -> None:
+    """Write a table as JSON, beside its place first and then renamed, so that no half-written table is ever there."""
+    target = Path(path)
+    text = json.dumps(table_to_dict(table), indent=2, ensure_ascii=False) + "\n"
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@cache
+def clinical_knowledge_table() -> AttributeTable:
+    """The Clinical Knowledge Table that ships with the package: diseases -> attributes, with a reference per row."""
+    name = "clinical_knowledge_table.json"
+    text = files("nnunetv2_malenia.attribute_tables").joinpath(name).read_text(encoding="utf-8")
+    return parse_table(json.loads(text), source=name)
+
+
+def queries(table: AttributeTable) -> list[LesionQuery]:
+    """One query per lesion type, in the table's order, from the class-level attributes."""
+    return [LesionQuery(name=name, attributes=entry.attributes) for name, entry in table.lesions.items()]
+
+
+def resolve_label_attributes(label_names: Iterable[str], table: AttributeTable | None = None) -> dict[str, LesionEntry]:
+    """The entry of every label that names a lesion: from the given table, else from the Clinical Knowledge Table.
+
+    Keys are the labels as given, in their order. A label in neither (an organ, the background) is left out.
+    """
+    tables = [clinical_knowledge_table()] if table is None else [table, clinical_knowledge_table()]
+    found: dict[str, LesionEntry] = {}
+    for label in label_names:
+        hits = ((each, each.find(label)) for each in tables)
+        if entry := next((each.lesions[name] for each, name in hits if name is not None), None):
+            found[label] = entry
+    return found
+
+
+def indistinguishable_lesions(table: AttributeTable) -> list[tuple[str, str]]:
+    """Pairs of lesion types that no aspect tells apart: none that both state without a value that fits both."""
+    return [(a, b) for a, b in combinations(table.lesions, 2) if not _are_apart(table.lesions[a], table.lesions[b])]
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a table file, for editors: it completes the vocabulary and allows free text."""
+    schema = AttributeTable.model_json_schema()
+    defs = schema["$defs"]
+    names = _one_or_many(_text_schema(MAX_NAME_LENGTH))
+    free_form = {"aliases": names, "references": _one_or_many(_text_schema(MAX_REFERENCE_LENGTH))}
+    for definition in (defs["AspectValues"], defs["LesionEntry"]):
+        for field in definition["properties"]:
+            definition["properties"][field] = free_form.get(field, {"$ref": f"#/$defs/{field}"})
+    defs["CaseEntry"]["properties"]["annotated"]["anyOf"] = [*names["anyOf"], {"type": "null"}]
+    for aspect in ASPECTS:
+        phrase = {"anyOf": [{"enum": list(vocabulary().values(aspect))}, _text_schema(MAX_PHRASE_LENGTH)]}
+        defs[aspect] = {"description": vocabulary().aspects[aspect].about} | _one_or_many(phrase)
+    schema["properties"]["$schema"] = {"type": "string"}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+
+
+def _text_schema(max_length: int) -> dict[str, Any]:
+    return {"type": "string", "minLength": 1, "maxLength": max_length}
+
+
+def _one_or_many(item: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [item, {"type": "array", "items": item}]}
+
+
+def _are_apart(a: AspectValues, b: AspectValues) -> bool:
+    overlap = vocabulary().overlap
+    return any(
+        not any(overlap(aspect, value, other) for value in a.stated[aspect] for other in b.stated[aspect])
+        for aspect in a.stated.keys() & b.stated.keys()
+    )
+
+
+def _aspects_to_dict(values: AspectValues) -> dict[str, Any]:
+    return {aspect: list(stated) if len(stated) > 1 else stated[0] for aspect, stated in values.stated.items()}
+
+
+def _lesion_to_dict(entry: LesionEntry) -> dict[str, Any]:
+    aliases = {"aliases": list(entry.aliases)} if entry.aliases else {}
+    references = {"references": list(entry.references)} if entry.references else {}
+    return aliases | _aspects_to_dict(entry) | references
+
+
+def _case_to_dict(case: CaseEntry) -> dict[str, Any]:
+    annotated = {} if case.annotated is None else {"annotated": list(case.annotated)}
+    lesions = {name: _aspects_to_dict(values) for name, values in case.lesions.items()}
+    return annotated | ({"lesions": lesions} if lesions else {})
+
+
+class _RepeatedKey:
+    """Stands in parsed JSON for the value of a key that an object has twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for key, value in pairs:
+        merged[key] = _RepeatedKey() if key in merged else value
+    return merged
+
+
+def _repeated_key(node: object, path: tuple[str, ...] = ()) -> tuple[str, ...] | None:
+    """The path of the first key that an object in the parsed JSON has twice; None when there is none."""
+    if isinstance(node, _RepeatedKey):
+        return path
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return next((found for key, child in children if (found := _repeated_key(child, (*path, str(key))))), None)
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not valid JSON")
+
+
+def _load_json(path: Path) -> object:
+    try:
+        if not path.is_file():
+            fault = (
+                "is a directory" if path.is_dir() else "is not a regular file" if path.exists() else "does not exist"
+            )
+            raise AttributeTableError(f"{path}: {fault}; give the path of an attribute table (JSON)")
+        with path.open("rb") as file:
+            content = file.read(MAX_TABLE_BYTES + 1)
+    except OSError as error:
+        raise AttributeTableError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    if len(content) > MAX_TABLE_BYTES:
+        raise AttributeTableError(f"{path}: larger than {MAX_TABLE_BYTES >> 20} MB; split it into several tables")
+    try:
+        data = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        repeated = _repeated_key(data)
+    except UnicodeDecodeError as error:
+        raise AttributeTableError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise AttributeTableError(
+            f"{path}: not JSON at {where}: {error.msg}; correct it there or just before"
+        ) from None
+    except RecursionError:
+        raise AttributeTableError(f"{path}: nested too deeply; write e.g. {_EXAMPLE}") from None
+    except ValueError as error:
+        raise AttributeTableError(f"{path}: not JSON: {str(error).partition(':')[0]}; correct the value") from None
+    if repeated:
+        raise AttributeTableError(f"{path}: {_join(repeated)}: appears twice in the same object; merge the two entries")
+    return data
+
+
+def _show(value: object) -> str:
+    """A value as JSON writes it, shortened."""
+    return shorten(json.dumps(value, default=repr), width=80, placeholder=" ...") if value != "" else '""'
+
+
+def _join(path: Iterable[object]) -> str:
+    steps = [str(step) for step in path]
+    return "/".join(step if step.isprintable() and len(step) <= MAX_NAME_LENGTH else _show(step) for step in steps)
+
+
+def _describe(error: ErrorDetails, data: Mapping[str, Any]) -> str:
+    """One of pydantic's findings as `path: what is wrong; what to do`, the path being that of the file."""
+    path: list[object] = []
+    value: object = data
+    for step in error["loc"]:
+        if not (isinstance(value, Mapping) and step in value) and not (isinstance(value, list) and step != "[key]"):
+            break
+        path.append(step)
+        value = value[step]
+    where = f"{_join(path)}: " if path else ""
+    if error["type"] == "missing":
+        return f"{where}the entry {error['loc'][-1]!r} is missing; write e.g. {_EXAMPLE}"
+    if error["type"] == "extra_forbidden":
+        return f"{where}{_unknown_key(str(path[-1]), path)}"
+    if error["type"] == "too_short":
+        return f"{where}no lesion is given; write e.g. {_EXAMPLE}"
+    if error["type"] == "value_error":
+        return f"{where}{error['ctx']['error']}"
+    expected = _EXPECTED.get(error["type"], "an object")
+    return f"{where}expected {expected}, got {_show(value)}; correct it or leave it out"
+
+
+def _unknown_key(key: str, path: list[object]) -> str:
+    model = _model_at(path)
+    known = list(model.model_fields)
+    what = "aspect" if issubclass(model, AspectValues) else "entry"
+    near = closest(key, known)
+    hint = f"closest: {', '.join(near)}" if near else f"known: {', '.join(known)}"
+    return f"unknown {what} {_show(key)} ({hint}); rename it or take it out"
+
+
+def _model_at(path: list[object]) -> type[BaseModel]:
+    """The model that a path's last key is looked up in."""
+    match path:
+        case ["lesions", _, _]:
+            return LesionEntry
+        case ["cases", _, "lesions", _, _]:
+            return AspectValues
+        case ["cases", _, _]:
+            return CaseEntry
+        case _:
+            return AttributeTable

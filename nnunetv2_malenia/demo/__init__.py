@@ -1,0 +1,1 @@
+"""The whole path on phantoms: data, nnU-Net's own commands, zero-shot queries, scores."""

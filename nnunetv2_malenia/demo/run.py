@@ -1,0 +1,202 @@
+"""`malenia_demo`: phantoms, nnU-Net's commands, queries for types that were never seen, scores."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from nnunetv2_malenia.demo.data import (
+    ANY_LESION,
+    QUERY_TABLE,
+    REFERENCE_LABELS,
+    PhantomData,
+    write_phantom_dataset,
+)
+from nnunetv2_malenia.evaluation.zero_shot import TypeResult, evaluate_types, format_table
+from nnunetv2_malenia.inference.export import file_name, write_json
+from nnunetv2_malenia.phantom.case import PhantomConfig
+from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
+
+DATASET = "Dataset901_MaleniaPhantom"
+BASELINE_DATASET = "Dataset902_MaleniaPhantomAnyLesion"
+PLANS = "nnUNetMaleniaDemoPlans"
+CONFIGURATION = "3d_fullres"
+PATCH_SIZE = (40, 48, 64)
+FEATURES = (16, 32, 64, 128)
+# minutes on two cores -> epochs of 250 steps, of the numbers that nnU-Net has trainers for
+EPOCHS_BY_MINUTES = ((15, 5), (30, 10), (60, 20), (150, 50), (300, 100), (750, 250))
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the command line chose. minutes: rough time for everything on two cores; device: cpu, cuda or mps."""
+
+    output_folder: Path
+    minutes: int = 15
+    device: str = "cpu"
+    baseline: bool = False
+    train_cases: int = 100
+    test_cases: int = 16
+    seed: int = 0
+
+
+class CommandError(RuntimeError):
+    """A command of the demo failed; the message says which one, and where its log is."""
+
+
+def epochs_for(minutes: int) -> int:
+    """Epochs of 250 steps that fit the time; raises ValueError below the least."""
+    fitting = [epochs for needed, epochs in EPOCHS_BY_MINUTES if needed <= minutes]
+    if not fitting:
+        raise ValueError(f"--minutes {minutes} is too short to train anything; give at least {EPOCHS_BY_MINUTES[0][0]}")
+    return fitting[-1]
+
+
+def run_demo(options: DemoOptions) -> None:
+    """Make phantoms, train, ask for seen and unseen types, score. Steps whose results are there are not run again.
+
+    Raises ValueError when the folder holds a demo with other options, CommandError when a command fails.
+    """
+    epochs = epochs_for(options.minutes)
+    out = options.output_folder.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    _check_same_options(out, options)
+    env = _environment(out)
+    data = PhantomData(options.train_cases, options.test_cases, SEEN, UNSEEN, options.seed)
+
+    print(f"Phantoms: {data.train_cases} for training with {', '.join(SEEN)};")
+    print(f"          {data.test_cases} for testing, also with the unseen {', '.join(UNSEEN)}.", flush=True)
+    model = _prepare_and_train(out, DATASET, data, options, env, f"MaleniaTrainer_{epochs}epochs")
+    predictions = out / "predictions"
+    raw = out / "nnUNet_raw" / DATASET
+    _run("malenia_predict_zeroshot", "-i", raw / "imagesTs", "-o", predictions, "--attributes", raw / QUERY_TABLE,
+         "-m", model, "-f", "0", "-device", options.device, "-npp", "1", "-nps", "1", "--save_masks",
+         log=out / "predict.log", env=env)  # fmt: skip
+    results = _score(raw, lambda file, name: predictions / "masks" / _case_id(file) / f"{file_name(name)}.nii.gz")
+    baseline = None
+    if options.baseline:
+        baseline_model = _prepare_and_train(out, BASELINE_DATASET, data, options, env, f"nnUNetTrainer_{epochs}epochs")
+        baseline_predictions = out / "predictions_any_lesion"
+        _run("nnUNetv2_predict_from_modelfolder", "-i", raw / "imagesTs", "-o", baseline_predictions,
+             "-m", baseline_model, "-f", "0", "-device", options.device, "-npp", "1", "-nps", "1",
+             log=out / "predict_any_lesion.log", env=env)  # fmt: skip
+        labels = json.loads((baseline_predictions / "dataset.json").read_text())["labels"]
+        baseline = _score(raw, lambda file, name: baseline_predictions / file.name, labels[ANY_LESION])
+    write_json(out / "results.json", {
+        "data": "phantoms; not clinical",
+        "options": {**asdict(options), "output_folder": None},
+        "epochs": epochs,
+        "malenia": [result.to_dict() for result in results],
+        "any_lesion": [result.to_dict() for result in baseline] if baseline else None,
+    })  # fmt: skip
+    print("\nHeld-out phantoms (not clinical data). DSC: mean over the cases that hold the type.")
+    print("ml: mean volume that asking for the type returns, in cases that hold it and in cases that do not.\n")
+    print(format_table(results, baseline))
+    print(f"\nLabel maps, masks and findings: {predictions}\nScores: {out / 'results.json'}")
+    print(f"Model: {model}")
+
+
+def _prepare_and_train(
+    out: Path, dataset: str, data: PhantomData, options: DemoOptions, env: dict[str, str], trainer: str
+) -> Path:
+    """Raw data, nnU-Net's planning and preprocessing, nnUNetv2_train -> model folder."""
+    raw, preprocessed = out / "nnUNet_raw" / dataset, out / "nnUNet_preprocessed" / dataset
+    model = out / "nnUNet_results" / dataset / f"{trainer}__{PLANS}__{CONFIGURATION}"
+    if not raw.exists():
+        write_phantom_dataset(raw, data, PhantomConfig(), any_lesion=dataset == BASELINE_DATASET)
+    number = dataset.removeprefix("Dataset")[:3]
+    log = out / f"prepare_{number}.log"
+    if not (preprocessed / f"{PLANS}.json").exists():
+        _run("nnUNetv2_extract_fingerprint", "-d", number, "-np", "2", "--verify_dataset_integrity", log=log, env=env)
+        _run("nnUNetv2_plan_experiment", "-d", number, log=log, env=env)
+        _write_small_plans(preprocessed)
+    if not (preprocessed / f"{PLANS}_{CONFIGURATION}.done").exists():
+        _run("nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS, "-c", CONFIGURATION, "-np", "2",
+             log=log, env=env)  # fmt: skip
+        (preprocessed / f"{PLANS}_{CONFIGURATION}.done").touch()
+    if not (model / "fold_0" / "validation" / "summary.json").exists():
+        resume = ["--c"] if any((model / "fold_0").glob("checkpoint_*.pth")) else []
+        _run("nnUNetv2_train", number, CONFIGURATION, "0", "-tr", trainer, "-p", PLANS, "-device", options.device,
+             *resume, log=out / f"train_{number}.log", env=env, show="Epoch")  # fmt: skip
+    return model
+
+
+def _write_small_plans(preprocessed: Path) -> None:
+    """nnU-Net's own plans with a patch and a network that two CPU cores can train in minutes."""
+    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
+    plans["plans_name"] = PLANS
+    configuration = plans["configurations"][CONFIGURATION]
+    configuration["data_identifier"] = f"{PLANS}_{CONFIGURATION}"
+    configuration["patch_size"] = list(PATCH_SIZE)
+    configuration["batch_size"] = 2
+    stages = len(FEATURES)
+    configuration["architecture"]["arch_kwargs"] |= {
+        "n_stages": stages,
+        "features_per_stage": list(FEATURES),
+        "kernel_sizes": [[3, 3, 3]] * stages,
+        "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1),
+        "n_conv_per_stage": [1] + [2] * (stages - 1),
+        "n_conv_per_stage_decoder": [2, 1, 1],
+    }
+    plans["configurations"] = {CONFIGURATION: configuration}
+    write_json(preprocessed / f"{PLANS}.json", plans)
+
+
+def _score(raw: Path, find: object, label: int | None = None) -> list[TypeResult]:
+    """Score the masks that `find(reference_file, name)` names; with `label`, files are label maps."""
+    labels = json.loads((raw / REFERENCE_LABELS).read_text())
+
+    def read_mask(file: Path, name: str) -> np.ndarray:
+        values = np.asarray(nibabel.load(find(file, name)).dataobj)
+        return values == label if label is not None else values > 0
+
+    return evaluate_types(sorted((raw / "labelsTs").glob("*.nii.gz")), labels, SEEN, read_mask)
+
+
+def _case_id(file: Path) -> str:
+    return file.name.removesuffix(".nii.gz")
+
+
+def _check_same_options(out: Path, options: DemoOptions) -> None:
+    """One folder is one demo: what was made for other options must not be taken for this one's."""
+    fixed = {"train_cases": options.train_cases, "test_cases": options.test_cases, "seed": options.seed}
+    record = out / "demo.json"
+    if record.exists() and (before := json.loads(record.read_text())) != fixed:
+        raise ValueError(f"{out} holds a demo with {before}, not {fixed}; choose another folder with -o")
+    write_json(record, fixed)
+
+
+def _environment(out: Path) -> dict[str, str]:
+    folders = {name: str(out / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    for folder in folders.values():
+        Path(folder).mkdir(exist_ok=True)
+    return {**os.environ, "nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", **folders}
+
+
+def _run(command: str, *arguments: object, log: Path, env: dict[str, str], show: str | None = None) -> None:
+    """Run a console command, output to a log; lines that contain `show` are shown too."""
+    words = [command, *map(str, arguments)]
+    print(f"\n$ {shlex.join(words)}", flush=True)
+    executable = shutil.which(command, path=os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")]))
+    if executable is None:
+        raise CommandError(f"{command} is not installed beside {sys.executable}; install nnunetv2_malenia again")
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [executable, *words[1:]], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for line in process.stdout:
+            file.write(line)
+            file.flush()
+            if show and show in line:
+                print(f"  {line.rstrip()}", flush=True)
+    if process.wait() != 0:
+        raise CommandError(f"{command} failed with status {process.returncode}; its output is in {log}")

@@ -1,0 +1,1 @@
+"""Predictions against references. Imports no torch."""

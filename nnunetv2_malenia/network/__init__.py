@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: no file, no lesion name, no text."""

@@ -1,0 +1,105 @@
+"""From a data set's labels and attributes.json to the `malenia` entry of its plans."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nnunetv2_malenia.attributes.bank import EmbeddingBank, default_bank, embed_phrases
+from nnunetv2_malenia.attributes.plans import MaleniaPlans
+from nnunetv2_malenia.attributes.schema import AttributeTable, AttributeTableError, CaseEntry, LesionEntry
+from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes, vocabulary
+from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
+
+LESION_WORDS = (
+    "tumor", "tumour", "cyst", "lesion", "cancer", "carcinoma", "metasta", "mass", "nodule", "stone", "calculus",
+    "abscess", "hemangioma", "haemangioma", "adenoma", "lymphoma", "sarcoma",
+)  # fmt: skip
+
+
+def find_attribute_files(folders: list[Path]) -> tuple[Path | None, Path | None]:
+    """The first `attributes.json`, and the first `attributes.safetensors` (a bank for free text), in these folders."""
+
+    def first(name: str) -> Path | None:
+        return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+    return first("attributes.json"), first("attributes.safetensors")
+
+
+def label_values(labels: dict[str, int | list[int]]) -> dict[str, tuple[int, ...]]:
+    """dataset.json's labels without background and ignore: name -> label values (several for a region)."""
+    values = {}
+    for name, value in labels.items():
+        if name not in ("background", "ignore"):
+            values[name] = tuple(int(v) for v in value) if isinstance(value, (list, tuple)) else (int(value),)
+    return values
+
+
+def resolve_table(label_names: list[str], path: Path | None) -> AttributeTable:
+    """The data set's own attributes.json, or the Clinical Knowledge Table, by the data set's label names.
+
+    Raises AttributeTableError when a lesion label has no attributes, or no label is a lesion.
+    """
+    table = read_table(path) if path else None
+    lesions = {name: LesionEntry(**entry.stated) for name, entry in resolve_label_attributes(label_names, table).items()}
+    source = str(path) if path else "attributes.json (none was found)"
+    forgotten = [n for n in label_names if n not in lesions and any(word in n.lower() for word in LESION_WORDS)]
+    if forgotten:
+        raise AttributeTableError(
+            f"lesion labels without attributes: {', '.join(forgotten)}; describe them in {source} beside dataset.json, "
+            f'e.g. {{"lesions": {{"{forgotten[0]}": {{"location": "liver", "density": "hypodense"}}}}}}'
+        )
+    if not lesions:
+        raise AttributeTableError(
+            f"no label is a lesion with known attributes: {', '.join(label_names)}; describe the lesion labels in "
+            f"{source} beside dataset.json"
+        )
+    cases = {}
+    for case_id, case in (table.cases if table else {}).items():
+        by_name = {
+            name: values for name in lesions for key, values in case.lesions.items() if table.find(key) == table.find(name)
+        }
+        cases[case_id] = CaseEntry(annotated=case.annotated, lesions=by_name)
+    return AttributeTable(lesions=lesions, cases=cases)
+
+
+def lesion_channels(
+    labels: dict[str, tuple[int, ...]], lesions: dict[str, LesionEntry], has_regions: bool
+) -> dict[int, tuple[str, ...]]:
+    """Output channels of the network that show lesions only -> the lesion types whose union they show.
+
+    Channels follow nnU-Net: with regions one per label in the order of dataset.json, else one per label value.
+    """
+    channels = {}
+    for position, (name, values) in enumerate(labels.items()):
+        shown = (name,) if name in lesions else tuple(n for n in lesions if set(labels[n]) <= set(values))
+        if shown and {value for n in shown for value in labels[n]} == set(values):
+            channels[position if has_regions else values[0]] = shown
+    return channels
+
+
+def resolve_plans(
+    table: AttributeTable,
+    labels: dict[str, tuple[int, ...]],
+    *,
+    has_regions: bool,
+    network: dict,
+    bank_path: Path | None,
+) -> tuple[MaleniaPlans, EmbeddingBank]:
+    """The `malenia` entry of plans.json and the vectors of its phrases: the vocabulary's and the table's own."""
+    bank = EmbeddingBank.load(bank_path) if bank_path else default_bank()
+    trained = set(table.phrases())
+    phrases = list(dict.fromkeys([*(p for p in vocabulary().phrases() if p in bank), *table.phrases()]))
+    encoder: Callable[[], TextEncoder] = minilm_encoder
+    bank = embed_phrases(phrases, bank, encoder)
+    plans = MaleniaPlans(
+        network=network,
+        encoder=bank.fingerprint,
+        text_dim=bank.vectors.shape[1],
+        phrases=tuple(phrases),
+        is_trained=tuple(phrase in trained for phrase in phrases),
+        lesions={name: table.attributes_of(name) for name in table.lesions},
+        lesion_channels=lesion_channels(labels, table.lesions, has_regions),
+        has_regions=has_regions,
+    )
+    return plans, bank

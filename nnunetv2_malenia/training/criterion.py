@@ -1,0 +1,131 @@
+"""One batch's loss terms: tokens at every scale, the match, and both branches of every query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nnunetv2_malenia.network.config import NUM_ASPECTS
+from nnunetv2_malenia.network.malenia_net import MaleniaOutput
+from nnunetv2_malenia.training.losses import (
+    lesion_loss,
+    masked_bce,
+    match_loss,
+    mp_nce,
+    pooled_dice_loss,
+    rowwise_dice_loss,
+)
+from nnunetv2_malenia.training.matcher import assign, match_costs
+from nnunetv2_malenia.training.targets import UNKNOWN, YES, PatchTargets
+
+LOSS_WEIGHTS: Mapping[str, float] = {
+    "segmentation": 1.0,
+    "token_mask": 1.0,
+    "lesion": 0.5,
+    "mp_nce": 0.5,
+    "match": 0.5,
+    "mask_branch": 1.0,
+    "text_branch": 1.0,
+}
+LOGIT_EPS = 1e-6
+
+
+def token_terms(
+    output: MaleniaOutput, targets: PatchTargets, phrase_aspect: Tensor, is_trained: Tensor, temperature: float
+) -> dict[str, Tensor]:
+    """Losses of matched tokens: masks, lesion score and MP-NCE (means over scales), and the match at the last scale."""
+    shapes = [scale.mask_logits.shape[2:] for scale in output.scales]
+    masks = [[pool(m, shape) for m in targets.lesion_masks] for shape in shapes]
+    known = [~pool(~targets.known, shape) for shape in shapes]
+    logits = [scale.mask_logits.flatten(2) for scale in output.scales]
+    samples = range(len(targets.lesion_masks))
+    pairs = assign(
+        [
+            match_costs(logits[i][b], masks[i][b], known[i][b], output.scales[i].lesion_logits[b])
+            for i in range(len(shapes))
+            for b in samples
+        ]
+    )
+    token_mask, lesion, contrast = [], [], []
+    for i, scale in enumerate(output.scales):
+        matched = pairs[i * len(samples) : (i + 1) * len(samples)]
+        chosen = torch.cat([logits[i][b][token] for b, (token, _) in enumerate(matched)])
+        wanted = torch.cat([masks[i][b][target] for b, (_, target) in enumerate(matched)])
+        where = torch.cat([known[i][b].expand(len(token), -1) for b, (token, _) in enumerate(matched)])
+        token_mask.append(rowwise_dice_loss(chosen, wanted, where) + masked_bce(chosen, wanted, where))
+
+        is_matched = torch.zeros_like(scale.lesion_logits, dtype=torch.bool)
+        for b, (token, _) in enumerate(matched):
+            is_matched[b, token] = True
+        counts = is_matched | targets.fully_annotated[:, None]
+        lesion.append(lesion_loss(scale.lesion_logits, is_matched, counts))
+
+        similarity = torch.cat([output.similarity[i][b][token] for b, (token, _) in enumerate(matched)])
+        has = torch.cat([targets.has_phrase[b][target] for b, (_, target) in enumerate(matched)])
+        holds = torch.cat([targets.holds_phrase[b][target] for b, (_, target) in enumerate(matched)])
+        contrast.append(aspect_contrast(similarity, has, is_trained & ~holds, phrase_aspect, temperature))
+
+    gates = torch.cat([output.log_gate[b][:, token].flatten() for b, (token, _) in enumerate(matched)])
+    fits = torch.cat([targets.query_fits[b][:, target].flatten() for b, (_, target) in enumerate(matched)])
+    return {
+        "token_mask": torch.stack(token_mask).mean(),
+        "lesion": torch.stack(lesion).mean(),
+        "mp_nce": torch.stack(contrast).mean(),
+        "match": match_loss(gates, fits == YES, fits != UNKNOWN),
+    }
+
+
+def pool(masks: Tensor, shape_zyx: torch.Size) -> Tensor:
+    """(M, Z, Y, X) bool -> (M, S) bool: a coarse voxel is in a mask if any of its voxels is."""
+    if len(masks) == 0:
+        return masks.new_zeros(0, shape_zyx.numel())
+    return F.adaptive_max_pool3d(masks.float(), shape_zyx).flatten(1).bool()
+
+
+def aspect_contrast(
+    similarity: Tensor, has: Tensor, lacks: Tensor, phrase_aspect: Tensor, temperature: float
+) -> Tensor:
+    """MP-NCE aspect by aspect: similarity (P, V), has and lacks (P, V) bool, one row a matched token -> ().
+
+    Every phrase that a lesion has is pulled, contrasted against the phrases of the same aspect that it lacks; an aspect
+    that the lesion leaves unspecified neither pulls nor pushes.
+    """
+    of_aspect = F.one_hot(phrase_aspect, NUM_ASPECTS).T.bool()  # (A, V)
+    positive = has[:, None] & of_aspect  # (P, A, V)
+    negative = lacks[:, None] & of_aspect & positive.any(-1, keepdim=True)
+    rows = similarity[:, None].expand_as(positive)
+    return mp_nce(rows.flatten(0, 1), positive.flatten(0, 1), negative.flatten(0, 1), temperature=temperature)
+
+
+def query_terms(output: MaleniaOutput, targets: PatchTargets) -> dict[str, Tensor]:
+    """Each branch on its own: Dice pooled over every query of the batch, present and absent together, plus BCE."""
+    wanted, known = targets.query_target.flatten(2).flatten(0, 1), targets.query_known.flatten(2).flatten(0, 1)
+    branches = {
+        "mask_branch": torch.logit(output.mask_probabilities.float(), eps=LOGIT_EPS),
+        "text_branch": output.text_logits,
+    }
+    terms = {}
+    for name, logits in branches.items():
+        rows = logits.flatten(2).flatten(0, 1)
+        terms[name] = pooled_dice_loss(rows, wanted, known) + masked_bce(rows, wanted, known)
+    return terms
+
+
+def marginalise(logits: Tensor, annotated: Tensor, *, has_regions: bool) -> Tensor:
+    """Let a case be silent about labels that are not annotated in it.
+
+    logits (B, K, Z, Y, X); annotated (B, K) bool. With a softmax, the probability of an unannotated class counts as
+    background (marginal loss, Shi et al. 2021); a region that is not fully annotated says "absent", without a gradient.
+    """
+    if annotated.all():
+        return logits
+    missing = ~annotated[:, :, None, None, None]
+    logits = logits.float()
+    if has_regions:
+        return logits.masked_fill(missing, -30.0)
+    background = logits.masked_fill(~missing, -torch.inf)
+    background = torch.cat([logits[:, :1], background[:, 1:]], dim=1).logsumexp(1, keepdim=True)
+    return torch.cat([background, logits[:, 1:].masked_fill(missing[:, 1:], -30.0)], dim=1)

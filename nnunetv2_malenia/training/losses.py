@@ -1,0 +1,158 @@
+"""What each output is wrong by: named scalars, in float32 whatever the precision of the input, and their weighted sum.
+
+BCE (binary cross-entropy) is computed as softplus(x) where the target is false and softplus(-x) where it is true: the
+same as -log of the probability given to the truth, without a logarithm of 0. Logits of unknown voxels become -inf,
+which is exactly "absent", and "absent" is their target: they add 0 to every sum and get a gradient of exactly 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+DICE_SMOOTHING = 1.0  # as in Mask2Former; makes an empty mask right where nothing was wanted
+GATE_EPS = 1e-6  # a log-probability above -GATE_EPS counts as -GATE_EPS: log(1 - p) stays finite
+
+
+def mp_nce(similarity: Tensor, is_positive: Tensor, is_negative: Tensor, *, temperature: float) -> Tensor:
+    """Pull each matched token to every attribute of its lesion, one positive at a time.
+
+    Per positive p: -log(e^p / (e^p + sum over negatives of e^n)), computed as softplus(logsumexp(n) - p); MP-NCE, Lee
+    et al. 2022 (UniCLIP).
+    similarity: (P, V) float, cosine in [-1, 1], divided by temperature (> 0) here.
+    is_positive, is_negative: (P, V) bool, never both; a phrase in neither neither pulls nor pushes.
+    Returns () float32: mean over positives, then over rows; rows without one do not count, and
+    with none left the result is a 0 that still backpropagates. A row without negatives has nothing to lose: 0.
+    Raises ValueError on unequal shapes, overlap, or temperature <= 0.
+    """
+    _require_same_shape(similarity=similarity, is_positive=is_positive, is_negative=is_negative)
+    if not temperature > 0:
+        raise ValueError(f"temperature {temperature} must be positive, e.g. temperature=0.1")
+    both = is_positive & is_negative
+    if both.any():
+        row, phrase = both.nonzero()[0].tolist()
+        raise ValueError(
+            f"phrase {phrase} is both positive and negative in row {row}; a value that lesions share is no negative, "
+            "e.g. is_negative & ~is_positive"
+        )
+    scaled = similarity.float() / temperature
+    away = scaled.masked_fill(~is_negative, -torch.inf).logsumexp(1, keepdim=True)  # (P, 1)
+    per_positive = F.softplus(away - scaled) * is_positive
+    num_positive = is_positive.sum(1)
+    per_row = per_positive.sum(1) / num_positive.clamp(min=1)
+    return per_row.sum() / (num_positive > 0).sum().clamp(min=1)
+
+
+def pooled_dice_loss(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    """One Dice for all rows together, so that rows whose target is empty count without a penalty of their own.
+
+    1 - (2 sum p t + 1) / (sum p + sum t + 1) over all K and S, p = sigmoid(logits); Dice loss, Milletari et al. 2016
+    (V-Net), with plain sums below the line, as in nnU-Net, and pooled over the batch.
+    logits: (K, S) any float; targets, known: (K, S) bool, where known is false a voxel does not count; None: all known.
+    Returns () float32 in [0, 1]; nothing wanted and nothing found, no rows, or no known voxel: a 0 that still
+    backpropagates. Raises ValueError on unequal shapes.
+    """
+    return _soft_dice_loss(logits, targets, known, dim=None)
+
+
+def rowwise_dice_loss(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    """Dice of each matched mask with its target, every lesion weighing the same, however small.
+
+    Mean over rows of 1 - (2 sum p t + 1) / (sum p + sum t + 1), p = sigmoid(logits), sums over S; Milletari et al. 2016
+    as in Mask2Former, Cheng et al. 2022.
+    logits: (P, S) any float; targets, known: (P, S) bool, where known is false a voxel does not count; None: all known.
+    Returns () float32 in [0, 1]; P = 0 gives a 0 that still backpropagates. Raises ValueError on unequal shapes.
+    """
+    return _soft_dice_loss(logits, targets, known, dim=1).sum() / max(len(logits), 1)
+
+
+def masked_bce(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy, mean over the known voxels of all rows.
+
+    Per voxel: -log sigmoid(x) where the target is true, -log(1 - sigmoid(x)) where it is false.
+    logits: (K, S) any float; targets, known: (K, S) bool, where known is false a voxel does not count; None: all known.
+    Returns () float32 >= 0; no known voxel gives a 0 that still backpropagates. Raises ValueError on unequal shapes.
+    """
+    num_voxels = max(logits.numel(), 1) if known is None else known.sum().clamp(min=1)
+    return _bce(*_at_known(logits, targets, known)).sum() / num_voxels
+
+
+def lesion_loss(
+    lesion_logits: Tensor, is_matched: Tensor, counts: Tensor | None = None, *, unmatched_weight: float = 0.1
+) -> Tensor:
+    """Teach a token to say whether it found a lesion: yes if it was matched, no otherwise.
+
+    Weighted mean of BCE; unmatched tokens, the many, weigh unmatched_weight against 1, the "no object" coefficient of
+    Mask2Former, Cheng et al. 2022.
+    lesion_logits: (B, N) any float. is_matched, counts: (B, N) bool; tokens where counts is false say nothing, such as
+    unmatched ones of a case that may hold lesions nobody annotated; None: all count.
+    Returns () float32 >= 0; no token that counts gives a 0 that still backpropagates. Raises ValueError on unequal
+    shapes.
+    """
+    counts = torch.ones_like(is_matched) if counts is None else counts
+    _require_same_shape(lesion_logits=lesion_logits, is_matched=is_matched, counts=counts)
+    weight = torch.where(is_matched, 1.0, unmatched_weight) * counts
+    total = (_bce(lesion_logits, is_matched) * weight).sum()
+    return total / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+def match_loss(log_gate: Tensor, fits: Tensor, known: Tensor) -> Tensor:
+    """Teach the match between query and token: its probability is to be 1 where the token's lesion fits the query.
+
+    BCE from a log-probability g: -g where it fits, -log(1 - e^g) where it does not; mean over the known pairs.
+    log_gate: (R,) any float, <= 0, one entry a pair of query and matched token. fits, known: (R,) bool; known is false
+    where the description leaves open whether the lesion fits.
+    Returns () float32 >= 0; no known pair gives a 0 that still backpropagates. Raises ValueError on unequal shapes.
+    """
+    _require_same_shape(log_gate=log_gate, fits=fits, known=known)
+    log_gate = log_gate.float()
+    log_rest = (-log_gate.clamp(max=-GATE_EPS).expm1()).log()
+    return -torch.where(fits, log_gate, log_rest).masked_fill(~known, 0).sum() / known.sum().clamp(min=1)
+
+
+def combine(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Weighted sum of one or more named terms, each () -> ().
+
+    Raises ValueError that names every term without a weight and every weight without a term: a misspelt name would
+    otherwise train without its loss.
+    """
+    unweighted, unused = sorted(terms.keys() - weights.keys()), sorted(weights.keys() - terms.keys())
+    if unweighted or unused:
+        raise ValueError(
+            f"loss terms and weights differ: terms without a weight {unweighted}, weights without a term {unused}; "
+            "name each term once in both, and switch one off with the weight 0"
+        )
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+def _soft_dice_loss(logits: Tensor, targets: Tensor, known: Tensor | None, dim: int | None) -> Tensor:
+    """1 - soft Dice, with sums over `dim`, or over everything if it is None."""
+    x, t = _at_known(logits, targets, known)
+    p = x.sigmoid()
+    total = p.sum(dim) + t.sum(dim)
+    return 1 - (2 * (p * t).sum(dim) + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
+
+
+def _at_known(logits: Tensor, targets: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Logits in float32 and targets, with unknown voxels made surely and rightly absent: -inf and false."""
+    if known is None:
+        _require_same_shape(logits=logits, targets=targets)
+        return logits.float(), targets
+    _require_same_shape(logits=logits, targets=targets, known=known)
+    return logits.float().masked_fill(~known, -torch.inf), targets & known
+
+
+def _bce(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of each element: float32, finite for finite logits."""
+    x = logits.float()
+    return F.softplus(torch.where(targets, -x, x))
+
+
+def _require_same_shape(**tensors: Tensor) -> None:
+    """Broadcasting would otherwise count a voxel or a token more than once."""
+    if len({tensor.shape for tensor in tensors.values()}) > 1:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"shapes must be equal: {shapes}; expand them first, e.g. known[:, None].expand_as(targets)")

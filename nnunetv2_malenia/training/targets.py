@@ -1,0 +1,278 @@
+"""Labels and attributes joined: what each token and each query should have found in a patch.
+
+Whether a lesion fits a query has three answers, since attributes may be unspecified and labels unannotated. Voxels with
+the third answer, UNKNOWN, take no part in any loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nnunetv2_malenia.attributes.plans import MaleniaPlans
+from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable
+from nnunetv2_malenia.attributes.tables import vocabulary
+
+NO, YES, UNKNOWN = 0, 1, 2
+KINDS = ("full", "absent", "subset", "changed")
+
+
+@dataclass(frozen=True)
+class AttributeSpace:
+    """Lesion types, labels and phrases as arrays.
+
+    type_has_label (T, L) bool: label values that make up each lesion type; class_values (T, V) bool: phrases of each
+    type; phrase_aspect (V,) int64; overlap (V, V) bool: pairs that can be true of one lesion, as "kidney" and "left
+    kidney" can; is_trained (V,) bool: phrases that queries and contrasts draw from; case_values: case id -> (T, V) bool
+    where it differs from the class; case_annotated: case id -> (L,) bool labels annotated in it.
+    """
+
+    type_has_label: np.ndarray
+    class_values: np.ndarray
+    phrase_aspect: np.ndarray
+    overlap: np.ndarray
+    is_trained: np.ndarray
+    case_values: dict[str, np.ndarray]
+    case_annotated: dict[str, np.ndarray]
+
+    @classmethod
+    def build(cls, plans: MaleniaPlans, table: AttributeTable, labels: dict[str, tuple[int, ...]]) -> AttributeSpace:
+        """table: its lesions and cases go by the data set's label names; labels: name -> label values, background and
+        ignore left out. Raises ValueError for a case that names a label which the data set does not have."""
+        index = {phrase: i for i, phrase in enumerate(plans.phrases)}
+        num_labels = 1 + max(value for values in labels.values() for value in values)
+
+        def row(values: AspectValues) -> np.ndarray:
+            has = np.zeros(len(index), dtype=bool)
+            has[[index[phrase] for phrase in values.phrases()]] = True
+            return has
+
+        type_has_label = np.zeros((len(plans.lesions), num_labels), dtype=bool)
+        for has_label, name in zip(type_has_label, plans.lesions, strict=True):
+            has_label[list(labels[name])] = True
+        case_values, case_annotated = {}, {}
+        for case_id, case in table.cases.items():
+            if case.lesions:
+                case_values[case_id] = np.stack([row(table.attributes_of(name, case_id)) for name in plans.lesions])
+            if case.annotated is not None:
+                unknown = set(case.annotated) - set(labels)
+                if unknown:
+                    raise ValueError(
+                        f"attributes.json: cases/{case_id}/annotated names {sorted(unknown)}, which are not labels of "
+                        f"this data set; its labels are {sorted(labels)}"
+                    )
+                annotated = np.zeros(num_labels, dtype=bool)
+                annotated[[0, *(value for name in case.annotated for value in labels[name])]] = True
+                case_annotated[case_id] = annotated
+        return cls(
+            type_has_label=type_has_label,
+            class_values=np.stack([row(lesion) for lesion in plans.lesions.values()]),
+            phrase_aspect=np.array(plans.phrase_aspect()),
+            overlap=np.array([[overlap(*a, b) for b in plans.phrases] for a in plans.phrases]),
+            is_trained=np.array(plans.is_trained),
+            case_values=case_values,
+            case_annotated=case_annotated,
+        )
+
+    def holds(self, has: np.ndarray) -> np.ndarray:
+        """Phrases that cannot be denied of a lesion with phrases `has` (..., V) bool: its own and what overlaps them."""
+        return has @ self.overlap
+
+    def values_of(self, case_id: str) -> np.ndarray:
+        """(T, V) bool: the phrases that hold for each lesion type in this case."""
+        return self.case_values.get(case_id, self.class_values)
+
+    def annotated_labels(self, case_id: str) -> np.ndarray:
+        """(L,) bool: the label values annotated in this case; all of them unless attributes.json says otherwise."""
+        return self.case_annotated.get(case_id, np.ones(self.type_has_label.shape[1], dtype=bool))
+
+    def annotated_types(self, case_id: str) -> np.ndarray:
+        """(T,) bool: a lesion type is annotated when every label value that makes it up is."""
+        return ~(self.type_has_label & ~self.annotated_labels(case_id)).any(1)
+
+
+def overlap(aspect: str, value: str, other: tuple[str, str]) -> bool:
+    """Whether two phrases are of one aspect and can be true of one lesion; free text overlaps only itself."""
+    return aspect == other[0] and vocabulary().overlap(aspect, value, other[1])
+
+
+def fit(asked: np.ndarray, has: np.ndarray, space: AttributeSpace) -> int:
+    """Does a lesion with phrases `has` (V,) bool fit a query for phrases `asked` (V,) bool?
+
+    NO if some aspect that both state has no phrase in common; else UNKNOWN if the query states an aspect that the
+    lesion leaves unspecified; else YES.
+    """
+    answer = YES
+    holds = space.holds(has)
+    for aspect in np.unique(space.phrase_aspect[asked]):
+        here = space.phrase_aspect == aspect
+        if not has[here].any():
+            answer = UNKNOWN
+        elif not (asked & holds & here).any():
+            return NO
+    return answer
+
+
+def compose_queries(
+    values: np.ndarray, present: np.ndarray, space: AttributeSpace, num_queries: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Make queries for one patch -> is_asked (Q, V) bool.
+
+    values (T, V) bool: the case's attributes; present (T,) bool: lesion types in the patch. The first query states
+    nothing, which asks for any lesion. Then, in turn: the full description of a present type, that of an absent one, a
+    random subset of a present type's aspects, and a present type with one aspect changed to a value that it does not
+    have. Without a lesion every query is about an absent type.
+    """
+    here, elsewhere = np.flatnonzero(present), np.flatnonzero(~present)
+    if len(here) == 0:
+        here = elsewhere
+    if len(elsewhere) == 0:
+        elsewhere = here
+    here, elsewhere = rng.permutation(here), rng.permutation(elsewhere)
+    queries = [np.zeros_like(space.is_trained)]
+    for i in range(num_queries - 1):
+        kind, turn = KINDS[i % len(KINDS)], i // len(KINDS)
+        pool = elsewhere if kind == "absent" else here
+        chosen = pool[turn % len(pool)]
+        has = values[chosen] if present[chosen] else space.class_values[chosen]
+        asked = has & space.is_trained
+        if not present[chosen]:
+            asked = one_value_per_aspect(asked, space.phrase_aspect, rng)
+        if kind == "subset":
+            asked = asked & (rng.random(len(ASPECTS)) < 0.5)[space.phrase_aspect]
+        if kind == "changed":
+            asked = change_one_aspect(asked, has, space, rng)
+        queries.append(asked)
+    return np.stack(queries)
+
+
+def one_value_per_aspect(asked: np.ndarray, phrase_aspect: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Choose one among an aspect's alternatives -> (V,) bool."""
+    kept = np.zeros_like(asked)
+    for aspect in np.unique(phrase_aspect[asked]):
+        kept[rng.choice(np.flatnonzero(asked & (phrase_aspect == aspect)))] = True
+    return kept
+
+
+def change_one_aspect(asked: np.ndarray, has: np.ndarray, space: AttributeSpace, rng: np.random.Generator) -> np.ndarray:
+    """Swap one stated aspect for a trained value that the lesion does not have; unchanged if there is none."""
+    stated = rng.permutation(np.unique(space.phrase_aspect[asked]))
+    for aspect in stated:
+        here = space.phrase_aspect == aspect
+        others = np.flatnonzero(here & space.is_trained & ~space.holds(has))
+        if len(others):
+            changed = asked & ~here
+            changed[rng.choice(others)] = True
+            return changed
+    return asked
+
+
+def query_answers(asked: np.ndarray, values: np.ndarray, annotated: np.ndarray, space: AttributeSpace) -> np.ndarray:
+    """For each query (row of asked (Q, V)) and each label value: NO, YES or UNKNOWN -> (Q, L) int64.
+
+    A lesion's voxel answers for its own type. Any other voxel may hide a lesion of a type not annotated in this case:
+    where such a type might fit, the answer is UNKNOWN, otherwise NO.
+    """
+    answers = np.full((len(asked), space.type_has_label.shape[1]), NO, dtype=np.int64)
+    for answer, query in zip(answers, asked, strict=True):
+        fits = np.array([fit(query, has, space) for has in values])
+        if (fits[~annotated] != NO).any():
+            answer[:] = UNKNOWN
+        for label in np.flatnonzero(space.type_has_label[annotated].any(0)):
+            of_label = fits[annotated & space.type_has_label[:, label]]
+            answer[label] = YES if (of_label == YES).any() else UNKNOWN if (of_label == UNKNOWN).any() else NO
+    return answers
+
+
+@dataclass
+class PatchTargets:
+    """Targets of a batch on the training device.
+
+    is_asked (B, Q, V) bool; query_target, query_known (B, Q, Z, Y, X) bool; lesion_masks: per sample (M_b, Z, Y, X)
+    bool; known (B, Z, Y, X) bool, false at the ignore label; has_phrase, holds_phrase: per sample (M_b, V) bool, the
+    lesion's own phrases and these with what overlaps them; query_fits: per sample (Q, M_b) int64; fully_annotated (B,) bool; annotated_labels (B, L) bool.
+    """
+
+    is_asked: Tensor
+    query_target: Tensor
+    query_known: Tensor
+    lesion_masks: list[Tensor]
+    known: Tensor
+    has_phrase: list[Tensor]
+    holds_phrase: list[Tensor]
+    query_fits: list[Tensor]
+    fully_annotated: Tensor
+    annotated_labels: Tensor
+
+
+def build_targets(
+    labels: Tensor,
+    case_ids: list[str],
+    space: AttributeSpace,
+    *,
+    num_queries: int,
+    ignore_label: int | None,
+    rng: np.random.Generator,
+    device: torch.device,
+) -> PatchTargets:
+    """labels (B, Z, Y, X) integer label map on the CPU -> PatchTargets on `device`.
+
+    Which types a patch holds is counted on the CPU, where the loader left the labels, so that the device never waits.
+    """
+    num_labels = space.type_has_label.shape[1]
+    width = num_labels + 1  # one more column, for the ignore label
+    asked, answers, members, has_phrase, holds_phrase, fits, fully, annotated_labels = ([] for _ in range(8))
+    codes = labels.long()
+    if ignore_label is not None:
+        codes = torch.where(codes == ignore_label, num_labels, codes)
+    for sample, case_id in zip(codes, case_ids, strict=True):
+        counts = np.bincount(sample.flatten().numpy(), minlength=width)[:num_labels]
+        annotated = space.annotated_types(case_id)
+        present = (space.type_has_label & (counts > 0)).any(1) & annotated
+        values = space.values_of(case_id)
+        queries = compose_queries(values, present, space, num_queries, rng)
+        known_values = np.where(annotated[:, None], values, space.class_values)
+        answer = query_answers(queries, known_values, annotated, space)
+        asked.append(queries)
+        answers.append(np.pad(answer, ((0, 0), (0, 1)), constant_values=UNKNOWN))
+        members.append(torch.from_numpy(np.pad(space.type_has_label[present], ((0, 0), (0, 1)))))
+        has_phrase.append(torch.from_numpy(values[present]))
+        holds_phrase.append(torch.from_numpy(space.holds(values[present])))
+        fits.append(torch.tensor([[fit(query, has, space) for has in values[present]] for query in queries],
+                                 dtype=torch.int64).view(num_queries, int(present.sum())))
+        fully.append(bool(annotated.all()))
+        annotated_labels.append(space.annotated_labels(case_id))
+    codes = codes.to(device, non_blocking=True)
+    answer_table = torch.from_numpy(np.stack(answers)).to(device)
+    answered = torch.stack([table[:, sample] for table, sample in zip(answer_table, codes, strict=True)])
+    return PatchTargets(
+        is_asked=torch.from_numpy(np.stack(asked)).to(device),
+        query_target=answered == YES,
+        query_known=answered != UNKNOWN,
+        lesion_masks=[table.to(device)[:, sample] for table, sample in zip(members, codes, strict=True)],
+        known=codes < num_labels,
+        has_phrase=[rows.to(device) for rows in has_phrase],
+        holds_phrase=[rows.to(device) for rows in holds_phrase],
+        query_fits=[rows.to(device) for rows in fits],
+        fully_annotated=torch.tensor(fully, device=device),
+        annotated_labels=torch.from_numpy(np.stack(annotated_labels)).to(device),
+    )
+
+
+def label_map(target: Tensor, regions_class_order: list[int] | None) -> Tensor:
+    """nnU-Net's finest target (B, K, Z, Y, X) -> label map (B, Z, Y, X) int64.
+
+    With regions the target has one channel a region, and an ignore channel last if there is one: labels are painted in
+    the order of `regions_class_order`, as nnU-Net does with its predictions; the ignore channel becomes label -1.
+    """
+    if regions_class_order is None:
+        return target[:, 0].long()
+    labels = torch.zeros_like(target[:, 0], dtype=torch.int64)
+    for channel, label in enumerate(regions_class_order):
+        labels[target[:, channel].bool()] = label
+    if target.shape[1] > len(regions_class_order):
+        labels[target[:, -1].bool()] = -1
+    return labels
