@@ -1,18 +1,28 @@
-"""Build hook: puts nnunetv2_malenia.pth, which tells nnU-Net where our trainers are, beside the installed package."""
+"""Which folders make up the package, and a build step that puts nnunetv2_malenia.pth beside it.
+
+Python runs that file whenever it starts, which tells nnU-Net where our trainers are: nnunetv2_malenia/discovery.py.
+"""
 
 from pathlib import Path
+from typing import ClassVar
 
 from setuptools import Command, find_packages, setup
 from setuptools.command.build import build
 
-PTH_NAME = "nnunetv2_malenia.pth"  # sorts after __editable__*.pth, which makes the package of an editable install importable
-PTH_LINE = "import os; exec('try: from nnunetv2_malenia.discovery import announce_trainers as a; a()\\nexcept Exception: pass')\n"
+# Python runs .pth files by name: ours must come after __editable__*, which makes an editable install importable.
+PTH_NAME = "nnunetv2_malenia.pth"
+# One line that starts with "import", or Python takes it for a path; a damaged install must not disturb other programs.
+PTH_LINE = (
+    "import os; "
+    r"exec('try: import nnunetv2_malenia.discovery as d; d.announce_trainers()\nexcept Exception: pass')"
+    "\n"
+)
 
 
-class build_discovery(Command):  # noqa: N801 - setuptools names commands so
-    """Write the .pth file to the root of what will be site-packages: of the build folder, or of the editable wheel."""
+class build_discovery(Command):
+    """Write the .pth file to the root of the build folder, or of the editable wheel, which has no build folder."""
 
-    user_options: list[tuple[str, str, str]] = []
+    user_options: ClassVar[list[tuple[str, str, str]]] = []
     editable_mode = False
 
     def initialize_options(self) -> None:
@@ -24,10 +34,10 @@ class build_discovery(Command):  # noqa: N801 - setuptools names commands so
     def run(self) -> None:
         folder = self.get_finalized_command("install").install_lib if self.editable_mode else self.build_lib
         Path(folder).mkdir(parents=True, exist_ok=True)
-        Path(folder, PTH_NAME).write_text(PTH_LINE)
+        Path(folder, PTH_NAME).write_text(PTH_LINE, encoding="utf-8")
 
     def get_outputs(self) -> list[str]:
-        return [str(Path(self.build_lib, PTH_NAME))]
+        return [] if self.editable_mode else [str(Path(self.build_lib, PTH_NAME))]
 
     def get_output_mapping(self) -> dict[str, str]:
         return {}
@@ -37,14 +47,16 @@ class build_discovery(Command):  # noqa: N801 - setuptools names commands so
 
 
 class BuildWithDiscovery(build):
-    sub_commands = [*build.sub_commands, ("build_discovery", None)]
+    """setuptools' build, and ours after it."""
+
+    sub_commands: ClassVar[list] = [*build.sub_commands, ("build_discovery", None)]
 
 
 setup(
     cmdclass={"build": BuildWithDiscovery, "build_discovery": build_discovery},
     packages=[
         *find_packages(include=["nnunetv2_malenia", "nnunetv2_malenia.*"]),
-        "nnunetv2_malenia.nnunet_ext",  # has no __init__.py, so it is not found
+        "nnunetv2_malenia.nnunet_ext",  # not found above: it must not have an __init__.py
         "nnunetv2_malenia.attribute_tables",
         "nnunetv2_malenia.dataset_conversion",
     ],

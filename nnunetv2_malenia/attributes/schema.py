@@ -164,9 +164,9 @@ class AttributeTable(_Entry):
 
     @model_validator(mode="after")
     def _consistent(self) -> "AttributeTable":
-        owner = {lesion_key(name): name for name in self.lesions}
+        owner: dict[str, str] = {}
         for name, entry in self.lesions.items():
-            if (other := owner[lesion_key(name)]) != name:
+            if (other := owner.setdefault(lesion_key(name), name)) != name:
                 raise ValueError(f"lesions/{name}: the same name as {other!r}; keep one of them")
             if not entry.stated:
                 raise ValueError(f'lesions/{name}: no aspect is stated; add at least one, e.g. "location": "liver"')
@@ -197,17 +197,21 @@ class AttributeTable(_Entry):
         """The lesion that a name or alias stands for; None when there is none. Spelling as in `lesion_key`."""
         return self._lesion_of.get(lesion_key(name))
 
+    def entry(self, lesion: str) -> LesionEntry:
+        """The entry of a lesion, by name or alias. Raises AttributeTableError for one that is not in the table."""
+        if (name := self.find(lesion)) is None:
+            raise AttributeTableError(f"no lesion {lesion!r} in the table{self._hint(lesion)}; add it under lesions")
+        return self.lesions[name]
+
     def attributes_of(self, lesion: str, case_id: str | None = None) -> AspectValues:
         """A lesion's attributes; in a case that overrides some, the aspects stated there replace the type's.
 
-        A case without an entry has the type's attributes. Raises AttributeTableError for a lesion that is not here.
+        A case without an entry has the type's attributes. Raises AttributeTableError as `entry` does.
         """
-        if (name := self.find(lesion)) is None:
-            raise AttributeTableError(f"no lesion {lesion!r} in the table{self._hint(lesion)}; add it under lesions")
-        stated = self.lesions[name].stated
+        stated = self.entry(lesion).stated
         if case_id is not None and (case := self.cases.get(case_id)):
-            for other, values in case.lesions.items():
-                if self.find(other) == name:
+            for name, values in case.lesions.items():
+                if self.find(name) == self.find(lesion):
                     stated = stated | values.stated
         return AspectValues(**stated)
 

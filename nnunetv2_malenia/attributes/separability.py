@@ -46,7 +46,7 @@ def centred(bank: EmbeddingBank) -> EmbeddingBank:
 
 
 def separability_summary(bank: EmbeddingBank, *, threshold: float = 0.9) -> str:
-    """A Markdown table: per aspect, how many pairs of values are confusable and which is the closest, raw and centred."""
+    """A Markdown table: per aspect, how many pairs of values are confusable, and the closest one, raw and centred."""
     lines = [
         f"| aspect | values | pairs | raw ≥ {threshold:g} | closest | centred ≥ {threshold:g} | closest |",
         "|---|---|---|---|---|---|---|",

@@ -1,5 +1,6 @@
 """Attribute tables as files: read, check, write; look lesion names up; the JSON Schema for editors."""
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -32,6 +33,7 @@ __all__ = [
     "clinical_knowledge_table",
     "indistinguishable_lesions",
     "json_schema",
+    "json_schema_text",
     "parse_table",
     "queries",
     "read_table",
@@ -39,6 +41,7 @@ __all__ = [
     "table_to_dict",
     "vocabulary",
     "write_table",
+    "write_text",
 ]
 MAX_TABLE_BYTES = 16 * 2**20
 _EXAMPLE = '{"lesions": {"kidney tumor": {"location": ["left kidney", "right kidney"], "density": "hypodense"}}}'
@@ -80,9 +83,15 @@ def table_to_dict(table: AttributeTable) -> dict[str, Any]:
 
 
 def write_table(table: AttributeTable, path: str | os.PathLike[str]) -> None:
-    """Write a table as JSON, beside its place first and then renamed, so that no half-written table is ever there."""
+    """Write a table as JSON, see `write_text`."""
+    write_text(json.dumps(table_to_dict(table), indent=2, ensure_ascii=False) + "\n", path)
+
+
+def write_text(text: str, path: str | os.PathLike[str]) -> None:
+    """Write UTF-8 text beside its place first and then rename, so that no half-written file is ever there."""
     target = Path(path)
-    text = json.dumps(table_to_dict(table), indent=2, ensure_ascii=False) + "\n"
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such folder; create it first", str(target.parent))
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with beside.open("w", encoding="utf-8") as file:
@@ -128,19 +137,41 @@ def indistinguishable_lesions(table: AttributeTable) -> list[tuple[str, str]]:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a table file, for editors: it completes the vocabulary and allows free text."""
-    schema = AttributeTable.model_json_schema()
-    defs = schema["$defs"]
+    text = {"type": "string"}
     names = _one_or_many(_text_schema(MAX_NAME_LENGTH))
-    free_form = {"aliases": names, "references": _one_or_many(_text_schema(MAX_REFERENCE_LENGTH))}
-    for definition in (defs["AspectValues"], defs["LesionEntry"]):
-        for field in definition["properties"]:
-            definition["properties"][field] = free_form.get(field, {"$ref": f"#/$defs/{field}"})
-    defs["CaseEntry"]["properties"]["annotated"]["anyOf"] = [*names["anyOf"], {"type": "null"}]
-    for aspect in ASPECTS:
-        phrase = {"anyOf": [{"enum": list(vocabulary().values(aspect))}, _text_schema(MAX_PHRASE_LENGTH)]}
-        defs[aspect] = {"description": vocabulary().aspects[aspect].about} | _one_or_many(phrase)
-    schema["properties"]["$schema"] = {"type": "string"}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+    references = _one_or_many(_text_schema(MAX_REFERENCE_LENGTH)) | {"description": "Where the values come from."}
+    aspects = {aspect: {"$ref": f"#/$defs/{aspect}"} for aspect in ASPECTS}
+    lesion = _object_schema(aspects | {"aliases": names, "references": references}) | {"minProperties": 1}
+    case = _object_schema({"annotated": names, "lesions": _map_schema(_object_schema(aspects))})
+    table = {
+        "$schema": text,
+        "name": text,
+        "description": text,
+        "license": text,
+        "lesions": _map_schema(lesion) | {"minProperties": 1, "description": "Lesion type -> attributes."},
+        "cases": _map_schema(case) | {"description": "Case id -> what holds for that case only."},
+    }
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Attribute table"}
+    definitions = {"$defs": {aspect: _aspect_schema(aspect) for aspect in ASPECTS}}
+    return head | _object_schema(table) | {"required": ["lesions"]} | definitions
+
+
+def json_schema_text() -> str:
+    """`json_schema` as the text of a file."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _aspect_schema(aspect: str) -> dict[str, Any]:
+    phrase = {"anyOf": [{"enum": list(vocabulary().values(aspect))}, _text_schema(MAX_PHRASE_LENGTH)]}
+    return {"description": vocabulary().aspects[aspect].about} | _one_or_many(phrase)
+
+
+def _object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _map_schema(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": entry}
 
 
 def _text_schema(max_length: int) -> dict[str, Any]:

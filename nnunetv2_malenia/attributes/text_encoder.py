@@ -1,6 +1,7 @@
 """Text encoders: phrases to vectors. Imports without torch; the real encoder loads its libraries when it is built."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger(__name__)
+
 Pooling = Literal["mean", "cls"]
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 TEMPLATE_VERSION = "phrase1"
@@ -18,7 +21,7 @@ TEMPLATE_VERSION = "phrase1"
 
 _BATCH_SIZE = 32
 _HUB_TIMEOUT_S = 10.0
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -170,29 +173,37 @@ def _find_folder(source: str | Path, revision: str | None) -> Path:
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
-    """Fetch what is needed, and only that: safetensors where there are any, no other framework's weights."""
-    from huggingface_hub import snapshot_download
-
-    def fetch(*patterns: str) -> Path:
-        return Path(
-            snapshot_download(
-                hub_id,
-                revision=revision,
-                allow_patterns=list(patterns),
-                ignore_patterns=["*/*"],
-                etag_timeout=_HUB_TIMEOUT_S,
-            )
-        )
+    """The local snapshot of a hub id: fetched if the hub answers within seconds, else the one already in its cache."""
+    from huggingface_hub import HfApi, snapshot_download
 
     try:
-        folder = fetch("*.json", "*.txt", "*.model", "*.safetensors")
-        return folder if any(folder.glob("*.safetensors")) else fetch("*.json", "*.txt", "*.model", "*.bin")
-    except (OSError, ValueError) as error:
+        # asked first, since snapshot_download waits for a silent server without limit
+        commit = HfApi().model_info(hub_id, revision=revision, timeout=_HUB_TIMEOUT_S).sha
+        return _fetch(hub_id, commit)
+    except Exception as error:  # its HTTP library, hence the errors, changed between versions of huggingface_hub
+        reason = _one_line(error)
+    try:
+        folder = Path(snapshot_download(hub_id, revision=revision, local_files_only=True))
+    except (OSError, ValueError):
         at = f" at revision {revision}" if revision else ""
         raise TextEncoderError(
-            f"cannot fetch {hub_id}{at} from the hub ({_one_line(error)}); check the id and the connection, or pass a "
-            f"local folder with its files, e.g. one made elsewhere with `hf download {hub_id} --local-dir FOLDER`"
+            f"cannot fetch {hub_id}{at} from the hub ({reason}); check the id and the connection, or pass a local "
+            f"folder with its files, e.g. one made elsewhere with `hf download {hub_id} --local-dir FOLDER`"
         ) from None
+    logger.warning("%s: the hub cannot be reached (%s); using the copy in its cache", hub_id, reason)
+    return folder
+
+
+def _fetch(hub_id: str, commit: str | None) -> Path:
+    """Download what is needed, and only that: safetensors where there are any, no other framework's weights."""
+    from huggingface_hub import snapshot_download
+
+    for weights in ("*.safetensors", "*.bin"):
+        patterns = ["*.json", "*.txt", "*.model", weights]
+        folder = Path(snapshot_download(hub_id, revision=commit, allow_patterns=patterns, ignore_patterns=["*/*"]))
+        if any(folder.glob(weights)):
+            break
+    return folder
 
 
 def _load(folder: Path) -> tuple[Any, Any]:

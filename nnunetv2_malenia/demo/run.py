@@ -14,23 +14,20 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from nnunetv2_malenia.demo.data import (
-    ANY_LESION,
-    QUERY_TABLE,
-    REFERENCE_LABELS,
-    PhantomData,
-    write_phantom_dataset,
-)
+from nnunetv2_malenia.demo.phantom_dataset import ANY_LESION, write_any_lesion_dataset, write_phantom_dataset
 from nnunetv2_malenia.evaluation.zero_shot import TypeResult, evaluate_types, format_table
 from nnunetv2_malenia.inference.export import file_name, write_json
-from nnunetv2_malenia.phantom.case import PhantomConfig
+from nnunetv2_malenia.phantom import PhantomConfig, Scanner
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 
+REFERENCE_LABELS, QUERY_TABLE = "labelsTs.json", "test_attributes.json"
 DATASET = "Dataset901_MaleniaPhantom"
 BASELINE_DATASET = "Dataset902_MaleniaPhantomAnyLesion"
 PLANS = "nnUNetMaleniaDemoPlans"
 CONFIGURATION = "3d_fullres"
-PATCH_SIZE = (40, 48, 64)
+PHANTOMS = PhantomConfig(lesion_size=1.4, scanner=Scanner(noise_hu=(4.0, 8.0)))  # what minutes on a CPU can learn
+SOFT_TISSUE_WINDOW = {"percentile_00_5": -150.0, "percentile_99_5": 350.0, "mean": 60.0, "std": 80.0}  # HU
+PATCH_SIZE = (32, 40, 40)
 FEATURES = (16, 32, 64, 128)
 # minutes on two cores -> epochs of 250 steps, of the numbers that nnU-Net has trainers for
 EPOCHS_BY_MINUTES = ((15, 5), (30, 10), (60, 20), (150, 50), (300, 100), (750, 250))
@@ -49,42 +46,47 @@ class DemoOptions:
     seed: int = 0
 
 
-class CommandError(RuntimeError):
-    """A command of the demo failed; the message says which one, and where its log is."""
+class DemoError(ValueError):
+    """The demo cannot go on; the message is one line: what is wrong, where, what to do."""
 
 
 def epochs_for(minutes: int) -> int:
-    """Epochs of 250 steps that fit the time; raises ValueError below the least."""
+    """Epochs of 250 steps that fit the time; raises DemoError below the least."""
     fitting = [epochs for needed, epochs in EPOCHS_BY_MINUTES if needed <= minutes]
     if not fitting:
-        raise ValueError(f"--minutes {minutes} is too short to train anything; give at least {EPOCHS_BY_MINUTES[0][0]}")
+        raise DemoError(f"--minutes {minutes} is too short to train anything; give at least {EPOCHS_BY_MINUTES[0][0]}")
     return fitting[-1]
 
 
 def run_demo(options: DemoOptions) -> None:
     """Make phantoms, train, ask for seen and unseen types, score. Steps whose results are there are not run again.
 
-    Raises ValueError when the folder holds a demo with other options, CommandError when a command fails.
+    Raises DemoError when the folder holds a demo with other options, or a command fails.
     """
     epochs = epochs_for(options.minutes)
     out = options.output_folder.resolve()
     out.mkdir(parents=True, exist_ok=True)
     _check_same_options(out, options)
     env = _environment(out)
-    data = PhantomData(options.train_cases, options.test_cases, SEEN, UNSEEN, options.seed)
-
-    print(f"Phantoms: {data.train_cases} for training with {', '.join(SEEN)};")
-    print(f"          {data.test_cases} for testing, also with the unseen {', '.join(UNSEEN)}.", flush=True)
-    model = _prepare_and_train(out, DATASET, data, options, env, f"MaleniaTrainer_{epochs}epochs")
-    predictions = out / "predictions"
     raw = out / "nnUNet_raw" / DATASET
+    print(f"Phantoms: {options.train_cases} for training with {', '.join(SEEN)};")
+    print(f"          {options.test_cases} for testing, also with the unseen {', '.join(UNSEEN)}.", flush=True)
+    if not raw.exists():
+        write_phantom_dataset(
+            raw, train_cases=options.train_cases, test_cases=options.test_cases, seed=options.seed, config=PHANTOMS
+        )
+    model = _prepare_and_train(out, DATASET, options.device, env, f"MaleniaTrainer_{epochs}epochs")
+    predictions = out / "predictions"
     _run("malenia_predict_zeroshot", "-i", raw / "imagesTs", "-o", predictions, "--attributes", raw / QUERY_TABLE,
          "-m", model, "-f", "0", "-device", options.device, "-npp", "1", "-nps", "1", "--save_masks",
          log=out / "predict.log", env=env)  # fmt: skip
     results = _score(raw, lambda file, name: predictions / "masks" / _case_id(file) / f"{file_name(name)}.nii.gz")
     baseline = None
     if options.baseline:
-        baseline_model = _prepare_and_train(out, BASELINE_DATASET, data, options, env, f"nnUNetTrainer_{epochs}epochs")
+        baseline_raw = out / "nnUNet_raw" / BASELINE_DATASET
+        if not baseline_raw.exists():
+            write_any_lesion_dataset(baseline_raw, raw)
+        baseline_model = _prepare_and_train(out, BASELINE_DATASET, options.device, env, f"nnUNetTrainer_{epochs}epochs")
         baseline_predictions = out / "predictions_any_lesion"
         _run("nnUNetv2_predict_from_modelfolder", "-i", raw / "imagesTs", "-o", baseline_predictions,
              "-m", baseline_model, "-f", "0", "-device", options.device, "-npp", "1", "-nps", "1",
@@ -105,55 +107,54 @@ def run_demo(options: DemoOptions) -> None:
     print(f"Model: {model}")
 
 
-def _prepare_and_train(
-    out: Path, dataset: str, data: PhantomData, options: DemoOptions, env: dict[str, str], trainer: str
-) -> Path:
-    """Raw data, nnU-Net's planning and preprocessing, nnUNetv2_train -> model folder."""
-    raw, preprocessed = out / "nnUNet_raw" / dataset, out / "nnUNet_preprocessed" / dataset
+def _prepare_and_train(out: Path, dataset: str, device: str, env: dict[str, str], trainer: str) -> Path:
+    """nnU-Net's planning and preprocessing, then nnUNetv2_train -> model folder."""
+    preprocessed = out / "nnUNet_preprocessed" / dataset
     model = out / "nnUNet_results" / dataset / f"{trainer}__{PLANS}__{CONFIGURATION}"
-    if not raw.exists():
-        write_phantom_dataset(raw, data, PhantomConfig(), any_lesion=dataset == BASELINE_DATASET)
     number = dataset.removeprefix("Dataset")[:3]
     log = out / f"prepare_{number}.log"
     if not (preprocessed / f"{PLANS}.json").exists():
         _run("nnUNetv2_extract_fingerprint", "-d", number, "-np", "2", "--verify_dataset_integrity", log=log, env=env)
         _run("nnUNetv2_plan_experiment", "-d", number, log=log, env=env)
-        _write_small_plans(preprocessed)
+        write_small_plans(preprocessed, patch_size=PATCH_SIZE, features=FEATURES)
     if not (preprocessed / f"{PLANS}_{CONFIGURATION}.done").exists():
         _run("nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS, "-c", CONFIGURATION, "-np", "2",
              log=log, env=env)  # fmt: skip
         (preprocessed / f"{PLANS}_{CONFIGURATION}.done").touch()
     if not (model / "fold_0" / "validation" / "summary.json").exists():
         resume = ["--c"] if any((model / "fold_0").glob("checkpoint_*.pth")) else []
-        _run("nnUNetv2_train", number, CONFIGURATION, "0", "-tr", trainer, "-p", PLANS, "-device", options.device,
+        _run("nnUNetv2_train", number, CONFIGURATION, "0", "-tr", trainer, "-p", PLANS, "-device", device,
              *resume, log=out / f"train_{number}.log", env=env, show="Epoch")  # fmt: skip
     return model
 
 
-def _write_small_plans(preprocessed: Path) -> None:
+def write_small_plans(preprocessed: Path, *, patch_size: tuple[int, int, int], features: tuple[int, ...]) -> None:
     """nnU-Net's own plans with a patch and a network that two CPU cores can train in minutes."""
     plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
     plans["plans_name"] = PLANS
     configuration = plans["configurations"][CONFIGURATION]
     configuration["data_identifier"] = f"{PLANS}_{CONFIGURATION}"
-    configuration["patch_size"] = list(PATCH_SIZE)
+    configuration["patch_size"] = list(patch_size)
     configuration["batch_size"] = 2
-    stages = len(FEATURES)
+    stages = len(features)
     configuration["architecture"]["arch_kwargs"] |= {
         "n_stages": stages,
-        "features_per_stage": list(FEATURES),
+        "features_per_stage": list(features),
         "kernel_sizes": [[3, 3, 3]] * stages,
         "strides": [[1, 1, 1]] + [[2, 2, 2]] * (stages - 1),
         "n_conv_per_stage": [1] + [2] * (stages - 1),
         "n_conv_per_stage_decoder": [2, 1, 1],
     }
     plans["configurations"] = {CONFIGURATION: configuration}
+    # lungs and gas are labels too, which would make nnU-Net's own intensity statistics too wide for soft tissue
+    plans["foreground_intensity_properties_per_channel"]["0"] |= SOFT_TISSUE_WINDOW
     write_json(preprocessed / f"{PLANS}.json", plans)
 
 
 def _score(raw: Path, find: object, label: int | None = None) -> list[TypeResult]:
     """Score the masks that `find(reference_file, name)` names; with `label`, files are label maps."""
-    labels = json.loads((raw / REFERENCE_LABELS).read_text())
+    values = json.loads((raw / REFERENCE_LABELS).read_text())
+    labels = {name: values[name] for name in (*SEEN, *UNSEEN)}
 
     def read_mask(file: Path, name: str) -> np.ndarray:
         values = np.asarray(nibabel.load(find(file, name)).dataobj)
@@ -171,7 +172,7 @@ def _check_same_options(out: Path, options: DemoOptions) -> None:
     fixed = {"train_cases": options.train_cases, "test_cases": options.test_cases, "seed": options.seed}
     record = out / "demo.json"
     if record.exists() and (before := json.loads(record.read_text())) != fixed:
-        raise ValueError(f"{out} holds a demo with {before}, not {fixed}; choose another folder with -o")
+        raise DemoError(f"{out} holds a demo with {before}, not {fixed}; choose another folder with -o")
     write_json(record, fixed)
 
 
@@ -188,7 +189,7 @@ def _run(command: str, *arguments: object, log: Path, env: dict[str, str], show:
     print(f"\n$ {shlex.join(words)}", flush=True)
     executable = shutil.which(command, path=os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")]))
     if executable is None:
-        raise CommandError(f"{command} is not installed beside {sys.executable}; install nnunetv2_malenia again")
+        raise DemoError(f"{command} is not installed beside {sys.executable}; install nnunetv2_malenia again")
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
             [executable, *words[1:]], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -199,4 +200,4 @@ def _run(command: str, *arguments: object, log: Path, env: dict[str, str], show:
             if show and show in line:
                 print(f"  {line.rstrip()}", flush=True)
     if process.wait() != 0:
-        raise CommandError(f"{command} failed with status {process.returncode}; its output is in {log}")
+        raise DemoError(f"{command} failed with status {process.returncode}; its output is in {log}")

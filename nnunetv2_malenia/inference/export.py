@@ -71,9 +71,11 @@ def export_case(
             mask = (probability > 0.5).astype(np.uint8)
             path = folder / f"{file_name(query.name)}{file_ending}"
             write_whole(path, lambda name, mask=mask: writer.write_seg(mask, name, properties))
-    write_json(output_folder / f"{case_id}.json", {
-        "case": case_id, "findings": [finding.model_dump(mode="json") for finding in findings],
-    })
-    write_whole(
-        output_folder / f"{case_id}{file_ending}", lambda name: writer.write_seg(label_map, name, properties)
+    write_json(
+        output_folder / f"{case_id}.json",
+        {
+            "case": case_id,
+            "findings": [finding.model_dump(mode="json") for finding in findings],
+        },
     )
+    write_whole(output_folder / f"{case_id}{file_ending}", lambda name: writer.write_seg(label_map, name, properties))

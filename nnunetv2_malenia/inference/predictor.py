@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -26,14 +28,43 @@ from nnunetv2_malenia.inference.sliding_window import QueryLabelManager, QueryNe
 from nnunetv2_malenia.network.mirroring import axes_without_left_right
 
 
+class PredictionError(ValueError):
+    """A model or an input that cannot be used; the message is one line: what is wrong, where, what to do."""
+
+
+def set_up_device(name: str) -> torch.device:
+    """The device, with threads set as nnUNetv2_predict sets them. Raises PredictionError if there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise PredictionError("no CUDA device was found; choose another with -device cpu or -device mps")
+    if name == "cpu":
+        torch.set_num_threads(multiprocessing.cpu_count())
+    elif name == "cuda":
+        torch.set_num_threads(1)
+        torch.set_num_interop_threads(1)
+    return torch.device(name)
+
+
+def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
+    """nnU-Net's folder for a trained model. Raises PredictionError when nnUNet_results does not have it."""
+    if not nnUNet_results.is_set():
+        raise PredictionError("nnUNet_results is not set; export it, or give the model folder with -m")
+    try:
+        folder = Path(get_output_folder(dataset, trainer, plans, configuration))
+    except RuntimeError as error:
+        raise PredictionError(f"data set {dataset}: {error}") from error
+    if not folder.is_dir():
+        raise PredictionError(f"{folder} does not exist; train it, or check -d, -tr, -p and -c")
+    return folder
+
+
 def load_checkpoint(path: Path) -> dict:
-    """Read a checkpoint without unpickling code. Raises FileNotFoundError or ValueError, one line each."""
+    """Read a checkpoint without unpickling code. Raises PredictionError."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; train that fold first, or name the folds that exist with -f")
+        raise PredictionError(f"{path} does not exist; train that fold first, or name the folds that exist with -f")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(
+        raise PredictionError(
             f"{path} cannot be read as plain weights ({type(error).__name__}); it is damaged or not a checkpoint of a "
             "MaleniaTrainer"
         ) from error
@@ -49,28 +80,28 @@ def find_cases(source: Path, file_ending: str, num_channels: int) -> dict[str, l
     """Case id -> one file a channel, from a folder or a single file.
 
     nnU-Net's names (CASE_0000.nii.gz, ...) are taken as they are; with one channel, so are plain ones (CASE.nii.gz).
-    Raises ValueError for a folder without images, a missing channel or two files of one case.
+    Raises PredictionError for a folder without images, a missing channel or two files of one case.
     """
     if not source.exists():
-        raise FileNotFoundError(f"{source} does not exist; -i takes a folder of images or one image")
+        raise PredictionError(f"{source} does not exist; -i takes a folder of images or one image")
     files = sorted(source.iterdir()) if source.is_dir() else [source]
     files = [file for file in files if file.name.endswith(file_ending) and not file.name.startswith(".")]
     if not files:
-        raise ValueError(f"{source} holds no {file_ending} file; the model was trained on {file_ending} images")
+        raise PredictionError(f"{source} holds no {file_ending} file; the model was trained on {file_ending} images")
     cases: dict[str, dict[int, str]] = {}
     for file in files:
         stem = file.name.removesuffix(file_ending)
         name, _, digits = stem.rpartition("_")
         numbered = bool(name) and len(digits) == 4 and digits.isdigit()
         if not numbered and num_channels > 1:
-            raise ValueError(f"{file} lacks a channel number; name it like {stem}_0000{file_ending}")
+            raise PredictionError(f"{file} lacks a channel number; name it like {stem}_0000{file_ending}")
         case_id, channel = (name, int(digits)) if numbered else (stem, 0)
         if channel in cases.setdefault(case_id, {}):
-            raise ValueError(f"{file} and {cases[case_id][channel]} are the same case {case_id}; keep one of them")
+            raise PredictionError(f"{file} and {cases[case_id][channel]} are the same case {case_id}; keep one of them")
         cases[case_id][channel] = str(file)
     for case_id, channels in cases.items():
         if sorted(channels) != list(range(num_channels)):
-            raise ValueError(
+            raise PredictionError(
                 f"{source}: case {case_id} has channels {sorted(channels)}, the model needs {list(range(num_channels))}"
             )
     return {case_id: [channels[i] for i in range(num_channels)] for case_id, channels in cases.items()}
@@ -94,18 +125,18 @@ class MaleniaPredictor(nnUNetPredictor):
     ) -> None:
         """nnU-Net 2.8's method with checkpoints read as plain weights.
 
-        Raises ValueError when the folder is not of a MaleniaTrainer or holds no trained fold.
+        Raises PredictionError when the folder is not of a MaleniaTrainer or holds no trained fold.
         """
         folder = Path(model_training_output_dir)
         for name in ("plans.json", "dataset.json"):
             if not (folder / name).is_file():
-                raise FileNotFoundError(f"{folder / name} does not exist; -m takes a folder that nnUNetv2_train made")
+                raise PredictionError(f"{folder / name} does not exist; -m takes a folder that nnUNetv2_train made")
         plans = load_json(str(folder / "plans.json"))
         if "malenia" not in plans:
-            raise ValueError(f"{folder} was not trained with a MaleniaTrainer; use nnUNetv2_predict for it")
+            raise PredictionError(f"{folder} was not trained with a MaleniaTrainer; use nnUNetv2_predict for it")
         folds = list(use_folds) if use_folds is not None else find_folds(folder, checkpoint_name)
         if not folds:
-            raise FileNotFoundError(f"{folder} has no fold_X/{checkpoint_name}; train one first, or choose -chk")
+            raise PredictionError(f"{folder} has no fold_X/{checkpoint_name}; train one first, or choose -chk")
         checkpoints = [load_checkpoint(folder / f"fold_{fold}" / checkpoint_name) for fold in folds]
         self.malenia_plans = MaleniaPlans.model_validate(plans["malenia"])
         self.model_folder, self.folds = folder, folds
@@ -132,14 +163,14 @@ class MaleniaPredictor(nnUNetPredictor):
         """Set the questions: one query for each lesion type of the table, in its order.
 
         The model's own vectors answer for every phrase that it has stored; `encoder` is built for the others, and must
-        be the one that the model was trained with. Raises ValueError for two types with one file name.
+        be the one that the model was trained with. Raises PredictionError for two types with one file name.
         """
         self.queries: list[LesionQuery] = queries(table)
         names = [file_name(query.name).lower() for query in self.queries]
         for name in names:
             if names.count(name) > 1:
                 clash = [query.name for query, other in zip(self.queries, names, strict=True) if other == name]
-                raise ValueError(f"lesion types {clash} would be written to one file {name}; rename one of them")
+                raise PredictionError(f"lesion types {clash} would be written to one file {name}; rename one of them")
         self.seen = [is_seen(query.name, self.malenia_plans) for query in self.queries]
         stored = EmbeddingBank(
             phrases=self.malenia_plans.phrases,
@@ -182,16 +213,19 @@ class MaleniaPredictor(nnUNetPredictor):
                 for i, (query, seen) in enumerate(zip(self.queries, self.seen, strict=True))
             ],
         })  # fmt: skip
-        write_json(output_folder / "run.json", {
-            "model_folder": str(self.model_folder.resolve()),
-            "trainer": self.trainer_name,
-            "folds": [str(fold) for fold in self.folds],
-            "text_encoder": self.malenia_plans.encoder,
-            "tile_step_size": self.tile_step_size,
-            "mirroring_axes": list(self.allowed_mirroring_axes or ()) if self.use_mirroring else [],
-            "device": self.device.type,
-            "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2", "torch")},
-        })
+        write_json(
+            output_folder / "run.json",
+            {
+                "model_folder": str(self.model_folder.resolve()),
+                "trainer": self.trainer_name,
+                "folds": [str(fold) for fold in self.folds],
+                "text_encoder": self.malenia_plans.encoder,
+                "tile_step_size": self.tile_step_size,
+                "mirroring_axes": list(self.allowed_mirroring_axes or ()) if self.use_mirroring else [],
+                "device": self.device.type,
+                "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2", "torch")},
+            },
+        )
         items = self._internal_get_data_iterator_from_lists_of_filenames(
             list(cases.values()), [None] * len(cases), list(cases), num_processes_preprocessing
         )

@@ -53,7 +53,9 @@ class QueryLabelManager(LabelManager):
         best, query = predicted_probabilities.max(0)
         return torch.where(best > 0.5, query + 1, 0)
 
-    def revert_cropping_on_probabilities(self, predicted_probabilities: Tensor, bbox: Any, original_shape: Any) -> Tensor:
+    def revert_cropping_on_probabilities(
+        self, predicted_probabilities: Tensor, bbox: Any, original_shape: Any
+    ) -> Tensor:
         full = torch.zeros((len(predicted_probabilities), *original_shape), dtype=predicted_probabilities.dtype)
         full[(slice(None), *(slice(low, high) for low, high in bbox))] = predicted_probabilities
         return full

@@ -91,7 +91,9 @@ class MaleniaNet(nn.Module):
         Raises ValueError for a backbone without the decoder that the tokens read from.
         """
         super().__init__()
-        if not all(hasattr(getattr(backbone, "decoder", None), name) for name in ("stages", "transpconvs", "seg_layers")):
+        if not all(
+            hasattr(getattr(backbone, "decoder", None), name) for name in ("stages", "transpconvs", "seg_layers")
+        ):
             raise ValueError(
                 f"{type(backbone).__name__} has no U-Net decoder for the mask tokens to read; use plans with "
                 "PlainConvUNet or ResidualEncoderUNet, e.g. -p nnUNetPlans or -p nnUNetResEncUNetLPlans"
@@ -107,12 +109,13 @@ class MaleniaNet(nn.Module):
         dim, fine, full = config.token_dim, channels[self.levels[-1]], channels[-1]
         self.token_key = nn.Linear(dim, fine + full + 1)
         self.text_key = nn.Linear(dim, fine + full + 1)
-        for key in (self.token_key, self.text_key):  # start as nearly empty masks, as rare lesions are
+        for key in (self.token_key, self.text_key):  # at first every query is answered with any lesion
             nn.init.normal_(key.weight, std=0.1 * dim**-0.5)
             nn.init.zeros_(key.bias)
-            nn.init.constant_(key.bias[-1:], -3.0)
         self.has_regions = has_regions
         self.lesion_channels = lesion_channels
+        num_channels = self.decoder.seg_layers[-1].out_channels
+        self.other_channels = [channel for channel in range(num_channels) if channel not in lesion_channels]
         is_own = torch.zeros(len(own_queries), len(phrase_aspect), dtype=torch.bool)
         for row, phrases in zip(is_own, own_queries, strict=True):
             row[phrases] = True
@@ -149,15 +152,24 @@ class MaleniaNet(nn.Module):
         log_gate = self.match_gate(similarity[-1], queries.phrase_aspect, queries.is_asked)
         text = self.fusion(self._query_embeddings(phrases, queries), tokens, log_gate)
         fine, full = features[self.levels[-1]], features[-1]
+        class_logits = self._class_logits(features)
+        any_lesion = self._any_lesion(class_logits[0])
         token_logits = self._dense(self.token_key(tokens), fine, full)
         return MaleniaOutput(
-            class_logits=self._class_logits(features),
+            class_logits=class_logits,
             scales=scales,
             similarity=similarity,
             log_gate=log_gate,
-            mask_probabilities=self._gated_masks(token_logits, scales[-1].lesion_logits, log_gate),
-            text_logits=self._dense(self.text_key(text), fine, full),
+            mask_probabilities=self._gated_masks(any_lesion, token_logits, scales[-1].lesion_logits, log_gate),
+            text_logits=any_lesion[:, None] + self._dense(self.text_key(text), fine, full),
         )
+
+    def _any_lesion(self, class_logits: Tensor) -> Tensor:
+        """Log-odds that a voxel is in a lesion of any type, from the ordinary head -> (B, Z, Y, X)."""
+        lesions = class_logits[:, list(self.lesion_channels)]
+        if self.has_regions:
+            return lesions.amax(1)
+        return lesions.logsumexp(1) - class_logits[:, self.other_channels].logsumexp(1)
 
     @staticmethod
     def _query_embeddings(phrases: Tensor, queries: Queries) -> Tensor:
@@ -180,16 +192,15 @@ class MaleniaNet(nn.Module):
         return logits + F.interpolate(coarse, size=full.shape[2:], mode="trilinear")
 
     @staticmethod
-    def _gated_masks(token_logits: Tensor, lesion_logits: Tensor, log_gate: Tensor) -> Tensor:
-        """Share of a voxel's tokens that fit the query, times how sure they are of it -> (B, Q, Z, Y, X) in [0, 1].
+    def _gated_masks(any_lesion: Tensor, token_logits: Tensor, lesion_logits: Tensor, log_gate: Tensor) -> Tensor:
+        """Where lesions are, times the share of it held by tokens that fit the query -> (B, Q, Z, Y, X) in [0, 1].
 
-        p_q(x) = sum_n g_qn r_n(x) / max(1, sum_n r_n(x)) with r_n = sigmoid(lesion_n) sigmoid(mask_n(x)).
+        p_q(x) = sigmoid(any(x)) sum_n g_qn s_n(x), where s = softmax over tokens of mask_n(x) + log sigmoid(lesion_n):
+        tokens share out every voxel between them, and the match says which of them the query means.
         """
-        inside = token_logits.sigmoid()  # the one (B, N, Z, Y, X) tensor; all else is a matrix product with it
-        lesion = lesion_logits.sigmoid()
-        total = torch.einsum("bn,bnzyx->bzyx", lesion, inside).clamp(min=1)
-        fitting = torch.einsum("bqn,bnzyx->bqzyx", log_gate.exp().to(inside.dtype) * lesion[:, None], inside)
-        return fitting / total[:, None]
+        share = (token_logits + F.logsigmoid(lesion_logits)[..., None, None, None]).softmax(1)
+        fitting = torch.einsum("bqn,bnzyx->bqzyx", log_gate.exp().to(share.dtype), share)
+        return any_lesion.sigmoid()[:, None] * fitting
 
     def query_probabilities(self, output: MaleniaOutput) -> Tensor:
         """The ensemble of both branches, (B, Q, Z, Y, X) float32 in [0, 1]."""
@@ -202,15 +213,11 @@ class MaleniaNet(nn.Module):
         With a softmax, a lesion's logit is logit(p) + logsumexp of the other channels, so that its probability against
         them is the query's own p; with regions it is logit(p) itself.
         """
-        if not self.lesion_channels:
-            logits = self._class_logits(features)
-            return logits if self.decoder.deep_supervision else logits[0]
         batch_size = features[0].shape[0]
         output = self._answer(features, self.stored_queries(self.own_is_asked.expand(batch_size, -1, -1)))
         query_logits = torch.logit(self.query_probabilities(output), eps=1e-4)
         head = output.class_logits[0].float()
-        others = [channel for channel in range(head.shape[1]) if channel not in self.lesion_channels]
-        base = 0.0 if self.has_regions else head[:, others].logsumexp(1)
+        base = 0.0 if self.has_regions else head[:, self.other_channels].logsumexp(1)
         channels = list(head.unbind(1))
         for channel, lesions in self.lesion_channels.items():
             channels[channel] = query_logits[:, lesions].amax(1) + base

@@ -55,7 +55,9 @@ class MaskDecoderBlock(nn.Module):
         self.self_attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
         self.feed_forward = FeedForward(dim)
 
-    def forward(self, tokens: Tensor, identity: Tensor, voxels: Tensor, position: Tensor, mask_logits: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, identity: Tensor, voxels: Tensor, position: Tensor, mask_logits: Tensor
+    ) -> Tensor:
         """tokens, identity (B, N, D); voxels (B, S, D); position (S, D); mask_logits (B, N, S) -> (B, N, D).
 
         A token looks where its last mask is: log sigmoid of the mask is added to the attention logits, the soft form
@@ -63,9 +65,10 @@ class MaskDecoderBlock(nn.Module):
         """
         look = F.logsigmoid(mask_logits.detach().float()).clamp(min=-10).repeat_interleave(self.num_heads, dim=0)
         q = self.cross_norm(tokens) + identity
-        tokens = tokens + self.cross_attention(
-            q, voxels + position, voxels, attn_mask=look.to(q.dtype), need_weights=False
-        )[0]
+        tokens = (
+            tokens
+            + self.cross_attention(q, voxels + position, voxels, attn_mask=look.to(q.dtype), need_weights=False)[0]
+        )
         v = self.self_norm(tokens)
         q = v + identity
         tokens = tokens + self.self_attention(q, q, v, need_weights=False)[0]

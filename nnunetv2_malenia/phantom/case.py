@@ -12,7 +12,7 @@ from nnunetv2_malenia.phantom.lesions import (
     ENHANCED,
     NON_CONTRAST,
     Lesion,
-    draw_attributes,
+    draw_distinct_attributes,
     place_lesions,
 )
 from nnunetv2_malenia.phantom.rendering import Scanner, render
@@ -24,13 +24,15 @@ class PhantomConfig:
 
     shape: voxels along Z, Y, X, of which each case has up to `shape_jitter` more or less along each axis.
     scale: size of the body; at 1 it is about 250 mm wide and the default field of view shows the lower chest and the
-    abdomen. With another field of view, change the scale along, or organs are cut off.
+    abdomen. With another field of view, change the scale along, or organs are cut off. lesion_size: factor on the
+    diameters of all lesion types.
     """
 
     shape: tuple[int, int, int] = (40, 48, 64)
     spacing_zyx: tuple[float, float, float] = (5.0, 4.5, 4.5)
     shape_jitter: int = 2
     scale: float = 1.0
+    lesion_size: float = 1.0
     enhanced_share: float = 0.6
     scanner: Scanner = field(default_factory=Scanner)
 
@@ -68,8 +70,8 @@ def make_phantom(config: PhantomConfig, seed: int, case_index: int, lesion_types
     factor = config.scanner.supersampling
     anatomy = draw_anatomy(grid.refined(factor), body_rng, scale=config.scale)
     phase = ENHANCED if attribute_rng.random() < config.enhanced_share else NON_CONTRAST
-    wanted = [(name, draw_attributes(name, phase, attribute_rng)) for name in lesion_types]
-    lesions = place_lesions(anatomy, wanted, lesion_rng)
+    wanted = draw_distinct_attributes(lesion_types, phase, attribute_rng)
+    lesions = place_lesions(anatomy, wanted, lesion_rng, size=config.lesion_size)
     return Phantom(
         image=render(anatomy, lesions, phase, config.scanner, scan_rng),
         anatomy=coarsen_labels(anatomy.organs, factor),

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from nnunetv2_malenia.attributes.schema import ASPECTS
-from nnunetv2_malenia.phantom.anatomy import Anatomy, Box, Grid, Tissue, smooth_noise
+from nnunetv2_malenia.phantom.anatomy import ORGANS, Anatomy, Box, Grid, Tissue, smooth_noise
 
 Attributes: TypeAlias = Mapping[str, tuple[str, ...]]
 
@@ -183,6 +183,26 @@ def draw_attributes(type_name: str, phase: str, rng: np.random.Generator) -> Att
     return chosen
 
 
+def draw_distinct_attributes(
+    type_names: Sequence[str], phase: str, rng: np.random.Generator, *, attempts: int = 20
+) -> list[tuple[str, Attributes]]:
+    """Attributes of each type of a case, such that no two types have location and density in common if avoidable.
+
+    Otherwise a description could fit the lesions of another type just as well.
+    """
+    chosen: list[tuple[str, Attributes]] = []
+    taken: set[tuple[str, ...]] = set()
+    for name in type_names:
+        for _ in range(attempts):
+            attributes = draw_attributes(name, phase, rng)
+            key = (*attributes["location"], *attributes["density"])
+            if key not in taken:
+                break
+        taken.add(key)
+        chosen.append((name, attributes))
+    return chosen
+
+
 def lesion_type(type_name: str) -> LesionType:
     """The phantom's description of a lesion type. Raises ValueError, naming the known ones, if there is none."""
     try:
@@ -193,14 +213,20 @@ def lesion_type(type_name: str) -> LesionType:
 
 
 def place_lesions(
-    anatomy: Anatomy, wanted: Sequence[tuple[str, Attributes]], rng: np.random.Generator, *, repeat: float = 0.4
+    anatomy: Anatomy,
+    wanted: Sequence[tuple[str, Attributes]],
+    rng: np.random.Generator,
+    *,
+    size: float = 1.0,
+    repeat: float = 0.4,
 ) -> list[Lesion]:
     """Put each wanted lesion type into the anatomy at least once, and a second time with probability `repeat`.
 
-    First lesions shrink until they fit beside the others; a second one that finds no room is left out.
+    size: factor on the diameters of all lesion types. First lesions shrink until they fit beside the others; a second
+    one that finds no room is left out.
     Raises ValueError if a lesion's organ is outside the field of view.
     """
-    sites = _Sites(anatomy)
+    sites = _Sites(anatomy, size)
     lesions = [sites.place(name, attributes, rng) for name, attributes in wanted]
     for name, attributes in wanted:
         if rng.random() < repeat and (second := sites.place(name, attributes, rng, optional=True)):
@@ -235,13 +261,17 @@ _YIELDING = (Tissue.FAT, Tissue.VESSEL)  # tissue that a lesion displaces withou
 _HARD = (Tissue.AIR, Tissue.BONE, Tissue.MARROW, Tissue.AORTA, Tissue.CALCIFICATION)
 _THINNING = 2
 _SMALLEST_RADIUS_MM = 5.0
+_CONTACT_MM = 5.0  # how far a close lesion grows into the next organ
+_LARGEST_CALCIFIED_MM = 26.0
+_ATTEMPTS = 6
 
 
 class _Sites:
     """Where the next lesion can go: distances in each organ, on a thinned-out grid, and the places already taken."""
 
-    def __init__(self, anatomy: Anatomy):
+    def __init__(self, anatomy: Anatomy, size: float):
         self.anatomy = anatomy
+        self.size = size
         self.axes = anatomy.grid.axes()
         self.thin = tuple(slice(None, None, _THINNING) for _ in range(3))
         self.spacing = tuple(step * _THINNING for step in anatomy.grid.spacing_zyx)
@@ -256,8 +286,11 @@ class _Sites:
         host = _HOSTS[attributes["location"][0]]
         points, depth, clearance = self._candidates(attributes["location"][0])
         apart = attributes["relationship"][0] != CLOSE
-        radius = rng.uniform(*kind.diameter_mm) / 2
-        smallest = min(_SMALLEST_RADIUS_MM, kind.diameter_mm[0] / 2)
+        smallest_mm, largest_mm = kind.diameter_mm
+        if attributes["density"][0] == CALCIFIC:
+            largest_mm = min(largest_mm, _LARGEST_CALCIFIED_MM)
+        radius = self.size * rng.uniform(smallest_mm, largest_mm) / 2
+        smallest = min(_SMALLEST_RADIUS_MM, smallest_mm / 2)
         room = np.min([np.linalg.norm(points - c, axis=1) - r - 5 for c, r in self.taken] or [np.inf], axis=0)
         while True:
             if apart:
@@ -271,9 +304,22 @@ class _Sites:
         if optional and misfit.min() >= 1e-3:
             return None
         best = np.flatnonzero(misfit <= misfit.min() + 1e-3)
-        centre = points[best[rng.integers(len(best))]]
+        grown = []
+        for _ in range(_ATTEMPTS):
+            centre = points[best[rng.integers(len(best))]]
+            lesion = self._grow(type_name, attributes, host, centre, radius, rng)
+            grown.append((self._lead(lesion), lesion, centre))
+            if grown[-1][0] >= 1.5:
+                break
+        _, lesion, centre = max(grown, key=lambda one: one[0])
         self.taken.append((centre, radius))
-        return self._grow(type_name, attributes, host, centre, radius, rng)
+        return lesion
+
+    def _lead(self, lesion: Lesion) -> float:
+        """How many times more of the lesion lies in its organ than in the organ that comes next."""
+        counts = np.bincount(self.anatomy.organs[lesion.box][lesion.mask], minlength=len(ORGANS) + 1)
+        own = 1 + ORGANS.index(lesion.organ)
+        return float(counts[own] / max(1, *np.delete(counts, [0, own])))
 
     def _candidates(self, location: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Possible centres (n, 3) zyx in mm, their depth in the organ and their distance to the next other organ."""
@@ -303,7 +349,8 @@ class _Sites:
         box = tuple(slice(*np.searchsorted(a, (c - reach, c + reach))) for a, c in zip(self.axes, centre, strict=True))
         tissue, organ = self.anatomy.tissue[box], self.anatomy.organ(host.organ)[box]
         if attributes["relationship"][0] == CLOSE:
-            allowed = organ | ~np.isin(tissue, _HARD)
+            contact = ndimage.distance_transform_edt(~organ, self.anatomy.grid.spacing_zyx) < _CONTACT_MM
+            allowed = organ | np.isin(tissue, _YIELDING) | (contact & ~np.isin(tissue, _HARD))
         elif host.bulges:
             allowed = organ | np.isin(tissue, _YIELDING)
         else:

@@ -110,7 +110,9 @@ def _add_lesion(
     interior = np.full(local.shape, base, np.float32)
     if lesion.attributes["density_variation"][0] == words.HETEROGENEOUS:
         spread = rng.uniform(14, 20) if lesion.attributes["density"][0] == words.FLUID else rng.uniform(26, 38)
-        interior += spread * smooth_noise(local, max(0.8 * lesion.radius_mm, 9.0), rng)
+        texture = smooth_noise(local, max(0.8 * lesion.radius_mm, 9.0), rng)
+        inside = texture[lesion.mask]
+        interior += spread / max(float(inside.std()), 0.2) * (texture - inside.mean())
     else:
         interior += 2 * smooth_noise(local, 12.0, rng)
     _add_features(interior, lesion, base, phase, local, rng)
@@ -140,11 +142,11 @@ def _base_hu(lesion: Lesion, parenchyma: float, phase: str, rng: np.random.Gener
 
 
 def _coverage(lesion: Lesion, grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """Part of each voxel that the lesion replaces, 0 to 1: a step at a sharp border, a 14 mm slope at a blurred one."""
+    """Part of each voxel that the lesion replaces, 0 to 1: a step at a sharp edge, 18 mm of slope at a blurred one."""
     if lesion.attributes["surface"][0] == words.WELL:
         return lesion.allowed * np.clip(0.5 + lesion.depth_mm / 1.6, 0, 1)
-    width = min(7.0, 0.8 * lesion.radius_mm)
-    ragged = 1.5 * smooth_noise(grid, 10.0, rng)
+    width = min(9.0, 0.85 * lesion.radius_mm)
+    ragged = 2.0 * smooth_noise(grid, 10.0, rng)
     return lesion.allowed * _ramp(0.5 + (lesion.depth_mm + ragged) / (2 * width))
 
 
@@ -158,7 +160,7 @@ def _add_features(
         core = _ramp((depth / radius - 0.25) / 0.25)
         interior += core * (min(base - 25, 18) - interior)
     if words.CAVITY in features:
-        interior += _ramp((depth - 0.35 * radius) / 2.5) * (-940 - interior)
+        interior += _ramp((depth - max(3.0, 0.3 * radius)) / 1.5) * (-940 - interior)
     if words.RIM in features or words.THICK_WALL in features:
         interior[depth < max(3.0, 0.2 * radius)] += bright
     if words.SEPTATION in features:
@@ -166,7 +168,7 @@ def _add_features(
             interior[np.abs(plane) < 2.0] += bright
     if words.CALCIFICATION in features:
         for distance in _specks(lesion, grid, rng):
-            interior[distance < np.clip(0.22 * radius, 2.2, 4.0)] = rng.uniform(500, 900)
+            interior[distance < np.clip(0.2 * radius, 2.1, 3.5)] = rng.uniform(450, 750)
 
 
 def _offsets(grid: Grid, centre_zyx: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -205,11 +207,11 @@ def _rays(lesion: Lesion, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """(z, y, x) bool: thin spikes that leave the lesion in all directions."""
     z, y, x = _offsets(grid, _deepest(lesion))
     rays = np.zeros(grid.shape, bool)
-    for _ in range(rng.integers(9, 14)):
+    for _ in range(rng.integers(11, 17)):
         way = rng.standard_normal(3)
         way /= np.linalg.norm(way)
         along = way[0] * z + way[1] * y + way[2] * x
         aside = np.sqrt(np.maximum(z**2 + y**2 + x**2 - along**2, 0))
         end = lesion.radius_mm + rng.uniform(7, 12)
-        rays |= (along > 0) & (along < end) & (aside < 2.4 * (1 - 0.5 * along / end))
+        rays |= (along > 0) & (along < end) & (aside < 3.6 * (1 - 0.6 * along / end))
     return rays

@@ -41,7 +41,9 @@ def resolve_table(label_names: list[str], path: Path | None) -> AttributeTable:
     Raises AttributeTableError when a lesion label has no attributes, or no label is a lesion.
     """
     table = read_table(path) if path else None
-    lesions = {name: LesionEntry(**entry.stated) for name, entry in resolve_label_attributes(label_names, table).items()}
+    lesions = {
+        name: LesionEntry(**entry.stated) for name, entry in resolve_label_attributes(label_names, table).items()
+    }
     source = str(path) if path else "attributes.json (none was found)"
     forgotten = [n for n in label_names if n not in lesions and any(word in n.lower() for word in LESION_WORDS)]
     if forgotten:
@@ -57,7 +59,10 @@ def resolve_table(label_names: list[str], path: Path | None) -> AttributeTable:
     cases = {}
     for case_id, case in (table.cases if table else {}).items():
         by_name = {
-            name: values for name in lesions for key, values in case.lesions.items() if table.find(key) == table.find(name)
+            name: values
+            for name in lesions
+            for key, values in case.lesions.items()
+            if table.find(key) == table.find(name)
         }
         cases[case_id] = CaseEntry(annotated=case.annotated, lesions=by_name)
     return AttributeTable(lesions=lesions, cases=cases)

@@ -102,16 +102,19 @@ def overlap(aspect: str, value: str, other: tuple[str, str]) -> bool:
 def fit(asked: np.ndarray, has: np.ndarray, space: AttributeSpace) -> int:
     """Does a lesion with phrases `has` (V,) bool fit a query for phrases `asked` (V,) bool?
 
-    NO if some aspect that both state has no phrase in common; else UNKNOWN if the query states an aspect that the
-    lesion leaves unspecified; else YES.
+    Aspect by aspect: YES with a phrase in common; NO if both state it and no phrase of the one can be true together
+    with one of the other; otherwise UNKNOWN, as when the lesion leaves it unspecified, or a lesion of the "kidney" is
+    asked for in the "left kidney". One NO decides, else one UNKNOWN.
     """
     answer = YES
     holds = space.holds(has)
     for aspect in np.unique(space.phrase_aspect[asked]):
-        here = space.phrase_aspect == aspect
-        if not has[here].any():
+        here = asked & (space.phrase_aspect == aspect)
+        if (here & has).any():
+            continue
+        if (here & holds).any() or not has[space.phrase_aspect == aspect].any():
             answer = UNKNOWN
-        elif not (asked & holds & here).any():
+        else:
             return NO
     return answer
 
@@ -157,7 +160,9 @@ def one_value_per_aspect(asked: np.ndarray, phrase_aspect: np.ndarray, rng: np.r
     return kept
 
 
-def change_one_aspect(asked: np.ndarray, has: np.ndarray, space: AttributeSpace, rng: np.random.Generator) -> np.ndarray:
+def change_one_aspect(
+    asked: np.ndarray, has: np.ndarray, space: AttributeSpace, rng: np.random.Generator
+) -> np.ndarray:
     """Swap one stated aspect for a trained value that the lesion does not have; unchanged if there is none."""
     stated = rng.permutation(np.unique(space.phrase_aspect[asked]))
     for aspect in stated:
@@ -241,8 +246,11 @@ def build_targets(
         members.append(torch.from_numpy(np.pad(space.type_has_label[present], ((0, 0), (0, 1)))))
         has_phrase.append(torch.from_numpy(values[present]))
         holds_phrase.append(torch.from_numpy(space.holds(values[present])))
-        fits.append(torch.tensor([[fit(query, has, space) for has in values[present]] for query in queries],
-                                 dtype=torch.int64).view(num_queries, int(present.sum())))
+        fits.append(
+            torch.tensor(
+                [[fit(query, has, space) for has in values[present]] for query in queries], dtype=torch.int64
+            ).view(num_queries, int(present.sum()))
+        )
         fully.append(bool(annotated.all()))
         annotated_labels.append(space.annotated_labels(case_id))
     codes = codes.to(device, non_blocking=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from nnunetv2.paths import nnUNet_raw
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import dummy_context
@@ -44,7 +45,12 @@ class MaleniaTrainer(nnUNetTrainer):
     num_queries = 8
 
     def __init__(
-        self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = torch.device("cuda")
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),
     ):
         super().__init__(deepcopy(plans), configuration, fold, dataset_json, device)
         if len(self.configuration_manager.patch_size) != 3:
@@ -54,6 +60,7 @@ class MaleniaTrainer(nnUNetTrainer):
             )
         if self.is_cascaded:
             raise ValueError(f"{type(self).__name__} does not train the second stage of a cascade; use 3d_fullres")
+        self.initial_lr, self.weight_decay = 1e-3, 1e-2
         self.rng = np.random.default_rng([12345, self.local_rank])
         self.space: AttributeSpace | None = None
         for term in self.loss_weights:
@@ -115,6 +122,11 @@ class MaleniaTrainer(nnUNetTrainer):
             has_regions=plans.has_regions,
         )
 
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        """AdamW, as mask tokens are trained everywhere (Mask2Former, Cheng et al. 2022), with nnU-Net's poly schedule."""
+        optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
     def _malenia_net(self) -> MaleniaNet:
         net = self.network.module if self.is_ddp else self.network
         return net._orig_mod if isinstance(net, OptimizedModule) else net
@@ -153,8 +165,10 @@ class MaleniaTrainer(nnUNetTrainer):
             device=self.device,
         )
         data = data.to(self.device, non_blocking=True)
-        target = [level.to(self.device, non_blocking=True) for level in target] if isinstance(target, list) else (
-            target.to(self.device, non_blocking=True)
+        target = (
+            [level.to(self.device, non_blocking=True) for level in target]
+            if isinstance(target, list)
+            else (target.to(self.device, non_blocking=True))
         )
         net = self._malenia_net()
         self.optimizer.zero_grad(set_to_none=True)
@@ -225,7 +239,9 @@ class MaleniaTrainer(nnUNetTrainer):
 
 def names_a_side(table: AttributeTable) -> bool:
     """Whether an attribute of any lesion type or case tells left from right."""
-    return has_laterality([*table.lesions.values(), *(v for case in table.cases.values() for v in case.lesions.values())])
+    return has_laterality(
+        [*table.lesions.values(), *(v for case in table.cases.values() for v in case.lesions.values())]
+    )
 
 
 def plain_numbers(value: object) -> object:

@@ -18,7 +18,7 @@ def case(seed=0):
 
 
 def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_data_set_is_stored_as_nnunet_reads_it(tmp_path):
@@ -29,10 +29,10 @@ def test_a_data_set_is_stored_as_nnunet_reads_it(tmp_path):
         raw.write_json("labelsTs.json", LABELS)
         raw.write_attributes(AttributeTable(lesions={"liver tumor": {"location": "liver"}}))
         assert not folder.exists()
-    assert files(folder) == [
+    assert files(folder) == {
         "attributes.json", "dataset.json", "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz",
         "imagesTs/b_0000.nii.gz", "imagesTs/b_0001.nii.gz", "labelsTr/a.nii.gz", "labelsTs/b.nii.gz", "labelsTs.json",
-    ]  # fmt: skip
+    }  # fmt: skip
     about = json.loads((folder / "dataset.json").read_text())
     assert about["labels"] == LABELS
     assert about["channel_names"] == {"0": "CT", "1": "CT"}
@@ -62,9 +62,14 @@ def test_nifti_keeps_axes_spacing_affine_and_values(tmp_path):
 
 def test_nothing_is_left_behind_by_a_failure(tmp_path):
     image, labels = case()
-    with pytest.raises(ValueError, match="added twice"), new_raw_dataset(tmp_path / "Dataset001_Test", LABELS) as raw:
-        raw.add_training_case("a", [image], labels, AFFINE)
-        raw.add_test_case("a", [image], labels, AFFINE)
+
+    def write_a_case_twice():
+        with new_raw_dataset(tmp_path / "Dataset001_Test", LABELS) as raw:
+            raw.add_training_case("a", [image], labels, AFFINE)
+            raw.add_test_case("a", [image], labels, AFFINE)
+
+    with pytest.raises(ValueError, match="added twice"):
+        write_a_case_twice()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from nnunetv2_malenia.phantom import lesions as words
-from nnunetv2_malenia.phantom.anatomy import ORGANS, Anatomy, Grid, Tissue, draw_anatomy
+from nnunetv2_malenia.phantom.anatomy import ORGANS, Anatomy, Grid, Tissue, block_fraction, draw_anatomy
 from nnunetv2_malenia.phantom.lesions import place_lesions
 from nnunetv2_malenia.phantom.rendering import Scanner, render
 
@@ -45,7 +45,7 @@ def scan(seed: int, type_name: str = "liver tumor", phase: str = words.ENHANCED,
     image = render(anatomy, [lesion], phase, QUIET, np.random.default_rng(seed + 100))
     fine = np.zeros(anatomy.grid.shape, bool)
     fine[lesion.box] = lesion.mask
-    mask = fine[::2, ::2, ::2] & fine[1::2, 1::2, 1::2]
+    mask = block_fraction(fine, 2) >= 0.5
     spacing = [2 * step for step in anatomy.grid.spacing_zyx]
     distance = ndimage.distance_transform_edt(~mask, spacing) - ndimage.distance_transform_edt(mask, spacing)
     return image, mask, distance, float(image[(distance > 18) & (anatomy.organ(organ)[::2, ::2, ::2])].mean())
@@ -69,7 +69,7 @@ def test_density_is_relative_to_the_parenchyma(phase):
 def test_fluid_and_calcific_density_are_absolute(phase):
     for seed in SEEDS:
         image, _, distance, _ = scan(seed, phase=phase, density=words.FLUID)
-        assert -5 < image[distance < -3].mean() < 22
+        assert -5 < image[distance < -4].mean() < 22
         image, _, distance, _ = scan(seed, phase=phase, density=words.CALCIFIC)
         assert image[distance < -3].mean() > 250
 
@@ -87,13 +87,13 @@ def test_heterogeneous_lesions_vary_more_inside():
 def test_ill_defined_borders_are_flatter_for_their_contrast(density):
     def steepness(surface, seed):
         image, mask, distance, parenchyma = scan(seed, density=density, surface=surface)
-        shell = (distance > 2) & (distance < 6)
+        shell = (distance > 2) & (distance < 4)
         core = image[mask][distance[mask] <= np.quantile(distance[mask], 0.3)].mean()
         return (image[shell].mean() - core) / (parenchyma - core)  # 1: the border ends where the lesion ends
 
     sharp, blurred = ([steepness(surface, seed) for seed in SEEDS] for surface in (words.WELL, words.ILL))
-    assert min(sharp) > 0.85
-    assert np.mean(blurred) < np.mean(sharp) - 0.15
+    assert min(sharp) > 0.78
+    assert max(blurred) < 0.7
 
 
 def test_phase_shows_in_aorta_and_kidneys():
@@ -113,7 +113,7 @@ def core_and_shell(seed, **changed):
     """Mean HU in the inner half of the lesion, and just under its surface."""
     image, mask, distance, _ = scan(seed, **changed)
     depth = np.where(mask, -distance, 0)
-    return image[depth > 0.6 * depth.max()].mean(), image[mask & (depth < 0.35 * depth.max())].mean()
+    return image[depth > 0.6 * depth.max()].mean(), image[mask & (depth < 0.5 * depth.max())].mean()
 
 
 def test_necrosis_is_a_dark_core_and_a_rim_a_bright_shell():
@@ -137,7 +137,7 @@ def test_septation_crosses_the_fluid():
     for seed in SEEDS:
         plain, _, distance, _ = scan(seed, density=words.FLUID)
         septated, *_ = scan(seed, density=words.FLUID, specific_features=words.SEPTATION)
-        inner = distance < -3
+        inner = distance < -4
         assert septated[inner].max() > plain[inner].max() + 15
         assert np.quantile(septated[inner], 0.2) < 25  # still fluid between the septa
 
@@ -146,7 +146,9 @@ def test_cavity_is_gas_in_a_lung_lesion():
     for seed in SEEDS:
         lung = {"type_name": "lung tumor", "location": "left lung", "density": words.HYPER}
         core, shell = core_and_shell(seed, **lung, specific_features=words.CAVITY)
-        assert core < shell - 250
+        solid_core, solid_shell = core_and_shell(seed, **lung)
+        assert core < solid_core - 300
+        assert abs(shell - solid_shell) < 150
 
 
 def test_spiculation_leaves_the_lesion_but_not_its_label():

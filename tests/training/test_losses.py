@@ -414,6 +414,11 @@ def test_match_loss_without_a_known_pair_is_a_zero_that_backpropagates():
         assert torch.equal(grad, torch.zeros(size))
 
 
+def test_match_loss_refuses_shapes_that_would_broadcast():
+    with pytest.raises(ValueError, match=r"log_gate \(3,\), fits \(1,\), known \(3,\)"):
+        match_loss(torch.zeros(3), torch.zeros(1, dtype=torch.bool), torch.zeros(3, dtype=torch.bool))
+
+
 # ---------------------------------------------------------------- their sum
 
 

@@ -1,0 +1,311 @@
+"""The console commands: arguments and exit codes. Libraries are imported by the command that needs them, not here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnunetv2_malenia.attributes.schema import AttributeTable, LesionEntry
+
+Command = Callable[[Sequence[str] | None], int | None]
+_PAIRS_NAMED_AT_MOST = 10
+
+
+def one_line_errors(command: Command) -> Command:
+    """Make a command end in an exit status: 0, or 1 with one line on stderr for what the user can put right.
+
+    That is any ValueError that this package defines, and any OSError. Other exceptions are faults of the program and
+    keep their traceback. argparse exits with 2 on wrong arguments by itself; an interrupt gives 130.
+    """
+
+    @wraps(command)
+    def run(argv: Sequence[str] | None = None) -> int:
+        try:
+            status = command(argv) or 0
+            sys.stdout.flush()
+            return status
+        except KeyboardInterrupt:
+            return _fail("interrupted", status=130)
+        except BrokenPipeError:  # the reader, e.g. `| head`, has seen enough; keep the interpreter from flushing again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except OSError as error:
+            return _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        except ValueError as error:
+            if not type(error).__module__.startswith("nnunetv2_malenia."):
+                raise
+            return _fail(str(error))
+
+    return run
+
+
+def _fail(message: str, *, status: int = 1) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+@one_line_errors
+def attributes(argv: Sequence[str] | None = None) -> int | None:
+    """malenia_attributes: check, show and embed attribute tables."""
+    parser = argparse.ArgumentParser(prog="malenia_attributes", description="Check, show and embed attribute tables.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    validate = commands.add_parser("validate", help="check tables, name what is wrong and where")
+    validate.add_argument("tables", nargs="+", type=Path, metavar="TABLE", help="attribute table (JSON)")
+    validate.set_defaults(run=_validate)
+
+    show = commands.add_parser("show", help="print a table, one of its lesions, or the vocabulary")
+    show.add_argument("table", nargs="?", type=Path, help="attribute table; default: the Clinical Knowledge Table")
+    only = show.add_mutually_exclusive_group()
+    only.add_argument("--lesion", metavar="NAME", help="only this lesion type, by name or alias")
+    only.add_argument("--vocabulary", action="store_true", help="the known values of every aspect and their synonyms")
+    show.set_defaults(run=_show)
+
+    schema = commands.add_parser("schema", help="the JSON Schema of a table, for editors")
+    schema.add_argument("-o", "--output", type=Path, metavar="FILE", help="write here instead of to the terminal")
+    schema.set_defaults(run=_schema)
+
+    embed = commands.add_parser(
+        "embed",
+        help="make the text embeddings of a table's phrases",
+        description="Embed a table's phrases, and the whole vocabulary with them. Without --encoder by the encoder of "
+        "the embeddings that ship with the package, which is loaded only if the table has free text.",
+    )
+    embed.add_argument("table", type=Path, help="attribute table (JSON)")
+    embed.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="safetensors file to write")
+    embed.add_argument("--encoder", metavar="ID_OR_FOLDER", help="hub id or local folder of a transformers model")
+    embed.add_argument("--revision", help="branch, tag or commit of the encoder on the hub; needs --encoder")
+    embed.add_argument("--pooling", choices=("mean", "cls"), help="default: mean; needs --encoder")
+    embed.set_defaults(run=_embed)
+
+    args = parser.parse_args(argv)
+    if args.run is _show and args.vocabulary and args.table:
+        show.error("argument --vocabulary: not allowed with a table")
+    if args.run is _embed and not args.encoder and (args.revision or args.pooling):
+        embed.error("--revision and --pooling need --encoder")
+    return args.run(args)
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from nnunetv2_malenia.attributes.schema import AttributeTableError
+    from nnunetv2_malenia.attributes.tables import read_table
+
+    status = 0
+    for path in args.tables:
+        try:
+            table = read_table(path)
+        except AttributeTableError as error:
+            status = _fail(str(error))
+            continue
+        counts = (
+            _count(len(table.lesions), "lesion type"),
+            _count(len(table.cases), "case"),
+            _count(len(table.phrases()), "phrase"),
+        )
+        print(f"{path}: OK, {', '.join(counts)}")
+        for warning in _doubts(table):
+            _warn(f"{path}: {warning}")
+    return status
+
+
+def _doubts(table: AttributeTable) -> Iterable[str]:
+    """What is allowed in a table and may still be a slip."""
+    from nnunetv2_malenia.attributes.tables import indistinguishable_lesions, vocabulary
+
+    for aspect, phrase in table.phrases():
+        if phrase not in vocabulary().values(aspect):
+            near = vocabulary().closest(aspect, phrase)
+            hint = f"closest: {', '.join(near)}" if near else "see `malenia_attributes show --vocabulary`"
+            yield f"{aspect}: {phrase!r} is free text, not in the vocabulary ({hint})"
+    pairs = indistinguishable_lesions(table)
+    for a, b in pairs[:_PAIRS_NAMED_AT_MOST]:
+        yield f"no aspect tells {a!r} from {b!r}; state one in which they differ"
+    if len(pairs) > _PAIRS_NAMED_AT_MOST:
+        yield f"{_count(len(pairs) - _PAIRS_NAMED_AT_MOST, 'more pair')} of lesions that no aspect tells apart"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _show(args: argparse.Namespace) -> None:
+    from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, read_table
+
+    if args.vocabulary:
+        _show_vocabulary()
+        return
+    table = read_table(args.table) if args.table else clinical_knowledge_table()
+    if args.lesion:
+        entry = table.entry(args.lesion)
+        _show_lesion(table.find(args.lesion), entry)
+        return
+    title = table.name or (args.table.name if args.table else "")
+    print(_wrapped(f"{title}: {table.description}" if table.description else title))
+    for name, entry in table.lesions.items():
+        print()
+        _show_lesion(name, entry)
+    if table.cases:
+        own = sum(bool(case.lesions) for case in table.cases.values())
+        print(f"\n{_count(len(table.cases), 'case')}, {own} with attributes of their own")
+
+
+def _show_lesion(name: str, entry: LesionEntry) -> None:
+    print(name)
+    rows = {"also called": entry.aliases, **entry.stated}
+    for head, values in rows.items():
+        if values:
+            print(_wrapped(f"  {head:<18} {' | '.join(values)}", indent=21))
+    for reference in entry.references:
+        print(_wrapped(f"  {'reference':<18} {reference}", indent=21))
+
+
+def _show_vocabulary() -> None:
+    from nnunetv2_malenia.attributes.tables import vocabulary
+
+    for aspect, content in vocabulary().aspects.items():
+        print(_wrapped(f"{aspect}: {content.about}"))
+        for value, synonyms in content.values.items():
+            print(_wrapped(f"  {value}" + (f" (also: {', '.join(synonyms)})" if synonyms else ""), indent=4))
+        print()
+
+
+def _wrapped(text: str, *, indent: int = 0) -> str:
+    width = max(60, shutil.get_terminal_size((120, 24)).columns)
+    return fill(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _schema(args: argparse.Namespace) -> None:
+    from nnunetv2_malenia.attributes.tables import json_schema_text, write_text
+
+    if args.output is None:
+        print(json_schema_text(), end="")
+    else:
+        write_text(json_schema_text(), args.output)
+
+
+def _embed(args: argparse.Namespace) -> None:
+    from nnunetv2_malenia.attributes.bank import EmbeddingBank, default_bank, embed_phrases
+    from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, read_table, vocabulary
+    from nnunetv2_malenia.attributes.text_encoder import TransformersEncoder, minilm_encoder
+
+    table = read_table(args.table)
+    phrases = [*vocabulary().phrases(), *clinical_knowledge_table().phrases(), *table.phrases()]
+    if args.encoder:
+        encoder = TransformersEncoder(args.encoder, revision=args.revision, pooling=args.pooling or "mean")
+        bank = EmbeddingBank.build(phrases, encoder)
+    else:
+        bank = embed_phrases(phrases, default_bank(), minilm_encoder)
+    bank.save(args.output)
+    print(f"{args.output}: {_count(len(bank), 'phrase')}, {bank.vectors.shape[1]} numbers each, by {bank.fingerprint}")
+
+
+@one_line_errors
+def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
+    """malenia_predict_zeroshot: segment every lesion type of an attribute table."""
+    parser = argparse.ArgumentParser(
+        prog="malenia_predict_zeroshot",
+        description="Segment lesion types from their attributes, seen in training or not. Options that nnUNetv2_predict "
+        "has too mean the same here.",
+    )
+    parser.add_argument("-i", required=True, type=Path, metavar="FOLDER", help="images, or one image")
+    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="output folder, made if it is not there")
+    parser.add_argument("--attributes", required=True, type=Path, metavar="TABLE", help="attribute table (JSON)")
+    parser.add_argument("-m", type=Path, metavar="FOLDER", help="model folder; instead of -d, -p, -tr and -c")
+    parser.add_argument("-d", metavar="DATASET", help="data set name or id that the model was trained on")
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-tr", default="MaleniaTrainer", metavar="TRAINER", help="trainer (default: %(default)s)")
+    parser.add_argument("-c", default="3d_fullres", metavar="CONFIGURATION", help="default: %(default)s")
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to ensemble (default: all that are trained)")
+    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("-step_size", type=_step_size, default=0.5, help="tile step as share of a tile, in (0, 1]")
+    parser.add_argument("--disable_tta", action="store_true", help="no mirroring at test time")
+    parser.add_argument("--save_masks", action="store_true", help="write each query's own mask to masks/CASE/")
+    parser.add_argument("-npp", type=_at_least_one, default=3, help="preprocessing processes (default: %(default)s)")
+    parser.add_argument("-nps", type=_at_least_one, default=3, help="export processes (default: %(default)s)")
+    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
+    parser.add_argument("--disable_progress_bar", action="store_true")
+    args = parser.parse_args(argv)
+    if (args.m is None) == (args.d is None):
+        parser.error("give the model by -m FOLDER, or by -d DATASET with -p, -tr and -c")
+
+    from nnunetv2_malenia.attributes.tables import read_table
+
+    table = read_table(args.attributes)  # before torch: a wrong table is told at once
+    from nnunetv2_malenia.inference.predictor import MaleniaPredictor, model_folder, set_up_device
+
+    predictor = MaleniaPredictor(
+        tile_step_size=args.step_size,
+        use_mirroring=not args.disable_tta,
+        device=set_up_device(args.device),
+        allow_tqdm=not args.disable_progress_bar,
+    )
+    folder = args.m or model_folder(args.d, args.tr, args.p, args.c)
+    predictor.initialize_from_trained_model_folder(str(folder), args.f, args.chk)
+    predictor.ask(table)
+    cases = predictor.predict_cases(
+        args.i,
+        args.o,
+        save_masks=args.save_masks,
+        num_processes_preprocessing=args.npp,
+        num_processes_export=args.nps,
+    )
+    print(f"{_count(len(cases), 'case')}, {_count(len(table.lesions), 'query').replace('querys', 'queries')}: {args.o}")
+
+
+def _step_size(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in (0, 1]")
+    return value
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+@one_line_errors
+def demo(argv: Sequence[str] | None = None) -> int | None:
+    """malenia_demo: the whole path on phantoms."""
+    parser = argparse.ArgumentParser(
+        prog="malenia_demo",
+        description="Make phantom CTs, train a MaleniaTrainer on them through nnU-Net's own commands, ask for lesion "
+        "types that it never saw, and score the answers. Needs no data, GPU or download.",
+    )
+    parser.add_argument("-o", type=Path, default=Path("malenia_demo_output"), metavar="FOLDER",
+                        help="everything goes here; run again to go on where it stopped (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--minutes", type=int, default=15, help="rough time on two cores (default: %(default)s)")
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
+    parser.add_argument("--baseline", action="store_true", help="train an any-lesion nnU-Net of the same budget too")
+    parser.add_argument("--train_cases", type=_at_least_one, default=120, help="phantoms (default: %(default)s)")
+    parser.add_argument("--test_cases", type=_at_least_one, default=16, help="phantoms (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the phantoms (default: %(default)s)")
+    args = parser.parse_args(argv)
+
+    from nnunetv2_malenia.demo.run import DemoOptions, run_demo
+
+    run_demo(
+        DemoOptions(
+            output_folder=args.o,
+            minutes=args.minutes,
+            device=args.device,
+            baseline=args.baseline,
+            train_cases=args.train_cases,
+            test_cases=args.test_cases,
+            seed=args.seed,
+        )
+    )

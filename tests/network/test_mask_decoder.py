@@ -1,0 +1,250 @@
+"""Mask decoder, aspect heads, match gate and fusion, each on its own."""
+
+import math
+
+import pytest
+import torch
+from tiny_net import CONFIG
+from torch import nn
+
+from nnunetv2_malenia.network.aspect_heads import MatchGate, PhraseProjection
+from nnunetv2_malenia.network.config import NUM_ASPECTS, MaleniaConfig
+from nnunetv2_malenia.network.fusion import CrossModalFusion
+from nnunetv2_malenia.network.mask_decoder import MaskDecoder, MaskDecoderBlock, sine_position
+
+close = torch.testing.assert_close
+DIM = CONFIG.token_dim
+LEVELS = [(5, (2, 2, 3)), (4, (2, 4, 6)), (3, (4, 8, 6))]  # channels and size, coarse to fine
+
+
+def shaken(module: nn.Module, seed: int = 0) -> nn.Module:
+    """In evaluation mode, with every parameter moved off its initial value."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=rng))
+    return module.eval()
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def decoder_and_levels(batch_size=2):
+    features = [randn(batch_size, channels, *shape, seed=i) for i, (channels, shape) in enumerate(LEVELS)]
+    return shaken(MaskDecoder([channels for channels, _ in LEVELS], CONFIG)), features
+
+
+# ---------------------------------------------------------------- position
+
+
+def test_positions_agree_with_a_loop_over_z_y_and_x():
+    shape, dim, octaves = (2, 3, 4), 12, [0, 5]
+    encoded = sine_position(torch.Size(shape), dim, torch.device("cpu"))
+    rows = []
+    for z in range(2):
+        for y in range(3):
+            for x in range(4):
+                row = []
+                for index, size in zip((z, y, x), shape, strict=True):
+                    angles = [math.pi * 2**octave * (index + 0.5) / size for octave in octaves]
+                    row += [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+                rows.append(row)
+    close(encoded, torch.tensor(rows), rtol=1e-4, atol=1e-4)
+
+
+def test_no_two_voxels_of_a_level_share_a_position():
+    encoded = sine_position(torch.Size((8, 16, 24)), DIM, torch.device("cpu"))
+    assert encoded.shape == (8 * 16 * 24, DIM)
+    assert len(torch.unique(encoded.round(decimals=3), dim=0)) == len(encoded)
+
+
+def test_the_same_place_has_the_same_position_at_every_resolution():
+    centre = sine_position(torch.Size((3, 5, 1)), DIM, torch.device("cpu")).view(3, 5, 1, DIM)[1, 2, 0]
+    close(centre, sine_position(torch.Size((1, 1, 1)), DIM, torch.device("cpu"))[0], rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------- mask decoder
+
+
+def test_tokens_answer_at_every_level():
+    decoder, features = decoder_and_levels()
+    tokens, scales = decoder(features)
+    assert tokens.shape == (2, CONFIG.num_tokens, DIM)
+    assert [tuple(scale.mask_logits.shape) for scale in scales] == [(2, CONFIG.num_tokens, *s) for _, s in LEVELS]
+    for scale in scales:
+        close(scale.aspect_embeddings.norm(dim=-1), torch.ones(2, CONFIG.num_tokens, NUM_ASPECTS))
+
+
+def test_permuting_the_learned_tokens_permutes_what_they_say():
+    decoder, features = decoder_and_levels()
+    order = [3, 1, 0, 2]
+    with torch.no_grad():
+        tokens, before = decoder(features)
+        decoder.tokens.copy_(decoder.tokens[order].clone())
+        decoder.identity.copy_(decoder.identity[order].clone())
+        moved, after = decoder(features)
+    close(moved, tokens[:, order], rtol=1e-4, atol=1e-4)
+    for one, other in zip(after, before, strict=True):
+        for ours, theirs in zip(one, other, strict=True):
+            close(ours, theirs[:, order], rtol=1e-4, atol=1e-4)
+
+
+def test_every_level_reaches_the_last_masks():
+    decoder, features = decoder_and_levels(1)
+    features = [feature.requires_grad_() for feature in features]
+    tokens, _ = decoder(features)
+    tokens.square().sum().backward()
+    assert all(feature.grad.abs().sum() > 0 for feature in features)
+
+
+@torch.no_grad()
+def test_a_token_reads_the_voxels_that_its_last_mask_covers():
+    block = shaken(MaskDecoderBlock(DIM, 2))
+    tokens, identity = randn(1, 1, DIM), randn(1, 1, DIM, seed=1)
+    voxels, position = randn(1, 6, DIM, seed=2), randn(6, DIM, seed=3)
+    mask_logits = torch.tensor([[[50.0, 50, 50, -50, -50, -50]]])
+
+    def moved_by_changing(where):
+        other = voxels.clone()
+        other[:, where] = randn(1, 3, DIM, seed=4)
+        change = block(tokens, identity, other, position, mask_logits) - block(
+            tokens, identity, voxels, position, mask_logits
+        )
+        return change.abs().max()
+
+    assert moved_by_changing(slice(3, 6)) < 0.01 * moved_by_changing(slice(0, 3))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("logit", [-1e4, 1e4])
+def test_a_token_with_an_empty_or_full_mask_still_reads_something(logit):
+    block = shaken(MaskDecoderBlock(DIM, 2))
+    args = randn(1, 2, DIM), randn(1, 2, DIM, seed=1), randn(1, 6, DIM, seed=2), randn(6, DIM, seed=3)
+    flat = block(*args, torch.full((1, 2, 6), logit))
+    assert flat.isfinite().all()
+    close(flat, block(*args, torch.full((1, 2, 6), 1e4)), rtol=1e-3, atol=1e-3)  # everywhere alike: a plain mean
+
+
+# ---------------------------------------------------------------- phrases and their match
+
+
+@torch.no_grad()
+def test_phrases_are_projected_to_unit_vectors_by_their_own_aspect():
+    projection = shaken(PhraseProjection(10, 6))
+    vectors = randn(1, 10).expand(3, -1)
+    projected = projection(vectors, torch.tensor([0, 0, 5]))
+    close(projected.norm(dim=-1), torch.ones(3))
+    assert torch.equal(projected[0], projected[1])
+    assert not torch.allclose(projected[0], projected[2], atol=0.05)
+
+
+@torch.no_grad()
+def test_what_all_phrases_of_an_aspect_share_does_not_hide_their_difference():
+    """Text encoders put opposites together (cosine 0.93); around the aspect's mean they are opposite."""
+    projection = shaken(PhraseProjection(10, 6))
+    mean, difference = 5 * randn(8, 10), 0.1 * randn(10, seed=1)
+    projection.aspect_means.copy_(mean)
+    opposites = torch.stack([mean[3] + difference, mean[3] - difference])
+    assert torch.cosine_similarity(*opposites, dim=0) > 0.9
+    assert torch.cosine_similarity(*projection(opposites, torch.tensor([3, 3])), dim=0) < -0.99
+
+
+@torch.no_grad()
+def test_a_phrase_equal_to_its_aspects_mean_stays_finite():
+    assert PhraseProjection(10, 6)(torch.zeros(2, 10), torch.tensor([0, 7])).isfinite().all()
+
+
+PHRASE_ASPECT = torch.tensor([0, 0, 0, 2, 2, 5])
+
+
+def gate_of(asked, similarity=None, gate=None):
+    is_asked = torch.zeros(1, 1, len(PHRASE_ASPECT), dtype=torch.bool)
+    is_asked[..., asked] = True
+    similarity = (
+        2 * torch.rand(1, 4, len(PHRASE_ASPECT), generator=torch.Generator().manual_seed(0)) - 1
+        if (similarity is None)
+        else similarity
+    )
+    return (gate or shaken(MatchGate()))(similarity, PHRASE_ASPECT, is_asked)[0, 0]
+
+
+@torch.no_grad()
+def test_the_gate_is_a_log_probability():
+    gate = gate_of([0, 3, 5])
+    assert gate.shape == (4,)
+    assert gate.dtype == torch.float32
+    assert (gate < 0).all()
+
+
+@torch.no_grad()
+def test_a_query_that_states_nothing_fits_every_token():
+    assert torch.equal(gate_of([]), torch.zeros(4))
+
+
+@torch.no_grad()
+def test_the_gate_is_a_sum_over_aspects():
+    close(gate_of([0, 1, 3, 5]), gate_of([0, 1]) + gate_of([3]) + gate_of([5]))
+
+
+@torch.no_grad()
+def test_of_alternatives_the_best_counts():
+    close(gate_of([0, 2]), torch.maximum(gate_of([0]), gate_of([2])))
+
+
+@torch.no_grad()
+def test_a_token_that_is_nearer_to_the_phrase_fits_better():
+    similarity = torch.linspace(-1, 1, 4)[None, :, None].expand(1, 4, len(PHRASE_ASPECT))
+    assert (gate_of([3], similarity).diff() > 0).all()
+
+
+# ---------------------------------------------------------------- fusion
+
+
+def fusion_and_query(num_fusion_layers, num_queries=3, batch_size=2):
+    config = MaleniaConfig(**{**CONFIG.to_dict(), "num_fusion_layers": num_fusion_layers})
+    query = randn(batch_size, num_queries, NUM_ASPECTS, CONFIG.embedding_dim)
+    log_gate = -randn(batch_size, num_queries, CONFIG.num_tokens, seed=2).abs()
+    return shaken(CrossModalFusion(config)), query, randn(batch_size, CONFIG.num_tokens, DIM, seed=1), log_gate
+
+
+@torch.no_grad()
+def test_without_fusion_layers_a_query_is_a_sum_of_one_term_per_aspect():
+    fusion, query, tokens, log_gate = fusion_and_query(0)
+    first, second = query.clone(), query.clone()
+    first[:, :, 4:], second[:, :, :4] = 0, 0
+    nothing = fusion(torch.zeros_like(query), tokens, log_gate)
+    close(fusion(query, tokens, log_gate) + nothing, fusion(first, tokens, log_gate) + fusion(second, tokens, log_gate))
+    assert not torch.allclose(fusion(query, tokens, log_gate), nothing, atol=0.1)
+
+
+@torch.no_grad()
+def test_with_fusion_layers_a_query_depends_on_the_tokens_and_on_their_match():
+    fusion, query, tokens, log_gate = fusion_and_query(3)
+    fused = fusion(query, tokens, log_gate)
+    assert fused.shape == (2, 3, DIM)
+    assert not torch.allclose(fused, fusion(query, tokens.flip(0), log_gate), atol=1e-3)
+    assert not torch.allclose(fused, fusion(query, tokens, 5 * log_gate), atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_fusion_layers", [0, 1, 3])
+def test_queries_do_not_see_each_other(num_fusion_layers):
+    fusion, query, tokens, log_gate = fusion_and_query(num_fusion_layers)
+    together = fusion(query, tokens, log_gate)
+    for i in range(3):
+        alone = fusion(query[:, i : i + 1], tokens, log_gate[:, i : i + 1])
+        close(alone[:, 0], together[:, i], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_order_of_tokens_does_not_matter_to_a_query():
+    fusion, query, tokens, log_gate = fusion_and_query(3)
+    order = [2, 3, 1, 0]
+    close(fusion(query, tokens[:, order], log_gate[:, :, order]), fusion(query, tokens, log_gate), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_samples_of_a_batch_do_not_see_each_other():
+    fusion, query, tokens, log_gate = fusion_and_query(2)
+    close(fusion(query[1:], tokens[1:], log_gate[1:]), fusion(query, tokens, log_gate)[1:], rtol=1e-4, atol=1e-5)

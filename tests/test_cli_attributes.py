@@ -1,0 +1,228 @@
+"""malenia_attributes: what it prints and how it ends."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nnunetv2_malenia import cli
+from nnunetv2_malenia.attributes import bank, tables, text_encoder
+from nnunetv2_malenia.attributes.text_encoder import HashingEncoder
+
+GOOD = {"lesions": {"a": {"location": "liver"}, "b": {"location": "kidney"}}, "cases": {"c": {}}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_json(name: str, content: object) -> str:
+        (tmp_path / name).write_text(json.dumps(content))
+        return str(tmp_path / name)
+
+    return write_json
+
+
+def test_validate_says_ok_with_counts(write, capsys):
+    path = write("good.json", GOOD)
+    assert cli.attributes(["validate", path]) == 0
+    assert capsys.readouterr() == (f"{path}: OK, 2 lesion types, 1 case, 2 phrases\n", "")
+
+
+def test_validate_goes_on_after_a_bad_table_and_fails(write, capsys):
+    bad, good = write("bad.json", {"lesions": {"a": {"densty": "x"}}}), write("good.json", GOOD)
+    assert cli.attributes(["validate", bad, good]) == 1
+    out, err = capsys.readouterr()
+    assert "good.json: OK" in out
+    assert err.splitlines() == [
+        f'error: {bad}: lesions/a/densty: unknown aspect "densty" (closest: density, density_variation); '
+        "rename it or take it out"
+    ]
+
+
+def test_validate_warns_of_free_text_and_of_lesions_that_nothing_tells_apart(write, capsys):
+    table = {"lesions": {"a": {"density": "hipodense"}, "b": {"location": "kidney"}, "c": {"location": "left kidney"}}}
+    assert cli.attributes(["validate", write("t.json", table)]) == 0
+    warnings = capsys.readouterr().err
+    assert "density: 'hipodense' is free text" in warnings
+    assert "closest: hypodense" in warnings
+    assert "no aspect tells 'b' from 'c'" in warnings
+
+
+def test_validate_names_at_most_ten_pairs(write, capsys):
+    assert cli.attributes(["validate", write("t.json", {"lesions": {c: {"location": "liver"} for c in "abcdef"}})]) == 0
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 11
+    assert "5 more pairs" in warnings[-1]
+
+
+def test_show_prints_the_clinical_knowledge_table(capsys):
+    assert cli.attributes(["show"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n{name}\n" in out for name in tables.clinical_knowledge_table().lesions)
+
+
+def test_show_finds_a_lesion_by_alias(capsys):
+    assert cli.attributes(["show", "--lesion", "renal mass"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("kidney tumor\n")
+    assert "left kidney | right kidney" in out
+    assert "kidney cyst" not in out
+
+
+def test_show_prints_a_file(write, capsys):
+    assert cli.attributes(["show", write("good.json", GOOD)]) == 0
+    out = capsys.readouterr().out
+    assert "good.json" in out
+    assert "1 case, 0 with attributes of their own" in out
+    assert "kidney tumor" not in out
+
+
+def test_show_names_the_closest_lesion(capsys):
+    assert cli.attributes(["show", "--lesion", "kidny tumor"]) == 1
+    err = capsys.readouterr().err
+    assert "closest: 'kidney tumor'" in err
+    assert err.count("\n") == 1
+
+
+def test_show_prints_values_with_synonyms(capsys):
+    assert cli.attributes(["show", "--vocabulary"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "hypodense (also: hypoattenuating," in out
+
+
+def test_schema_goes_to_the_terminal_or_to_a_file(tmp_path, capsys):
+    assert cli.attributes(["schema"]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == tables.json_schema()
+    assert cli.attributes(["schema", "-o", str(tmp_path / "s.json")]) == 0
+    assert (tmp_path / "s.json").read_text() == printed
+
+
+def test_a_folder_that_does_not_exist_is_one_line(tmp_path, capsys):
+    assert cli.attributes(["schema", "-o", str(tmp_path / "none" / "s.json")]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: no such folder; create it first\n"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["destroy"],
+        ["validate"],
+        ["embed", "t.json"],
+        ["embed", "t.json", "-o", "b", "--pooling", "max"],
+        ["embed", "t.json", "-o", "b", "--pooling", "cls"],
+        ["embed", "t.json", "-o", "b", "--revision", "main"],
+        ["show", "--vocabulary", "--lesion", "x"],
+        ["show", "t.json", "--vocabulary"],
+    ],
+)
+def test_wrong_arguments_end_with_status_2(argv, capsys):
+    with pytest.raises(SystemExit) as ending:
+        cli.attributes(argv)
+    assert ending.value.code == 2
+    assert "usage: malenia_attributes" in capsys.readouterr().err
+
+
+@pytest.fixture
+def shipped_bank(monkeypatch):
+    """The shipped bank, and its encoder, with a stand-in encoder."""
+    phrases = [*tables.vocabulary().phrases(), *tables.clinical_knowledge_table().phrases()]
+    shipped = bank.EmbeddingBank.build(phrases, HashingEncoder(dim=8))
+    monkeypatch.setattr(bank, "default_bank", lambda: shipped)
+    return shipped
+
+
+def test_embed_without_free_text_needs_no_encoder(shipped_bank, write, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(text_encoder, "minilm_encoder", lambda: pytest.fail("the encoder was loaded"))
+    output = tmp_path / "bank.safetensors"
+    assert cli.attributes(["embed", write("t.json", GOOD), "-o", str(output)]) == 0
+    made = bank.EmbeddingBank.load(output)
+    assert made.fingerprint == shipped_bank.fingerprint
+    assert set(made.phrases) == set(shipped_bank.phrases)
+    assert f"{len(made)} phrases" in capsys.readouterr().out
+
+
+def test_embed_adds_free_text_to_the_vocabulary(shipped_bank, write, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_encoder, "minilm_encoder", lambda: HashingEncoder(dim=8))
+    output = tmp_path / "bank.safetensors"
+    table = write("t.json", {"lesions": {"a": {"shape": "like a dumb-bell"}}})
+    assert cli.attributes(["embed", table, "-o", str(output)]) == 0
+    made = bank.EmbeddingBank.load(output)
+    assert set(made.phrases) == {*shipped_bank.phrases, ("shape", "like a dumb-bell")}
+
+
+def test_embed_with_an_encoder_embeds_everything_by_it(write, tmp_path, monkeypatch):
+    built = []
+
+    def build(source, **options):
+        built.append((source, options))
+        return HashingEncoder(dim=4)
+
+    monkeypatch.setattr(text_encoder, "TransformersEncoder", build)
+    output = tmp_path / "bank.safetensors"
+    argv = ["embed", write("t.json", GOOD), "-o", str(output), "--encoder", "some/bert", "--revision", "r1"]
+    assert cli.attributes([*argv, "--pooling", "cls"]) == 0
+    assert built == [("some/bert", {"revision": "r1", "pooling": "cls"})]
+    made = bank.EmbeddingBank.load(output)
+    assert set(tables.vocabulary().phrases()) <= set(made.phrases)
+    np.testing.assert_array_equal(
+        made.subset([("location", "liver")]).vectors, HashingEncoder(dim=4).encode(["location: liver"])
+    )
+
+
+def test_embed_with_an_encoder_that_is_not_there_is_one_line(write, tmp_path, capsys):
+    argv = ["embed", write("t.json", GOOD), "-o", str(tmp_path / "b"), "--encoder", str(tmp_path / "no such folder")]
+    assert cli.attributes(argv) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "b").exists()
+
+
+def test_faults_of_the_program_keep_their_traceback():
+    @cli.one_line_errors
+    def command(argv=None):
+        raise ValueError("not ours")
+
+    with pytest.raises(ValueError, match="not ours"):
+        command()
+
+
+def test_an_interrupt_is_no_traceback(capsys):
+    @cli.one_line_errors
+    def command(argv=None):
+        raise KeyboardInterrupt
+
+    assert command() == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+HELP = "import sys; from nnunetv2_malenia.cli import attributes\ntry: attributes(['--help'])\nexcept SystemExit: pass\n"
+REPORT = "print([name for name in ('torch', 'nnunetv2', 'pydantic', 'transformers') if name in sys.modules])"
+
+
+def run_python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_help_loads_no_library():
+    assert run_python(HELP + REPORT).stdout.splitlines()[-1] == "[]"
+
+
+def test_the_check_for_loaded_libraries_can_fail():
+    assert run_python("import pydantic\n" + HELP + REPORT).stdout.splitlines()[-1] == "['pydantic']"
+
+
+def test_show_and_validate_need_no_torch(write):
+    path = write("good.json", GOOD)
+    code = f"import sys; from nnunetv2_malenia.cli import attributes; attributes(['validate', {path!r}]); "
+    assert run_python(code + "attributes(['show']); " + REPORT).stdout.splitlines()[-1] == "['pydantic']"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "import sys; from nnunetv2_malenia.cli import attributes; sys.exit(attributes(['show']))"
+    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command.stdout.close()
+    assert command.stderr.read() == b""
+    command.wait()
+    command.stderr.close()

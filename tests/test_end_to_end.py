@@ -1,0 +1,199 @@
+"""One tiny run of everything, through the console commands, on data on disk: nnU-Net's own and ours."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
+from nnunetv2_malenia.demo.run import write_small_plans
+from nnunetv2_malenia.phantom import PhantomConfig
+from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
+
+DATASET = "Dataset901_MaleniaPhantom"
+TRAINER = "TwoStepMaleniaTrainer"
+PLANS = "nnUNetMaleniaDemoPlans"
+CONFIG = PhantomConfig(shape=(22, 26, 34), spacing_zyx=(9.0, 8.4, 8.6), shape_jitter=1)
+
+
+class Workspace:
+    """nnU-Net's three folders, and commands that see them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+        for name in names:
+            (folder / name).mkdir(parents=True)
+        self.env = {
+            **os.environ,
+            **{name: str(folder / name) for name in names},
+            "nnUNet_extTrainer": str(Path(__file__).parent / "trainers"),
+            "nnUNet_def_n_proc": "1",
+            "nnUNet_n_proc_DA": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        self.raw = folder / "nnUNet_raw" / DATASET
+        self.preprocessed = folder / "nnUNet_preprocessed" / DATASET
+        self.model = folder / "nnUNet_results" / DATASET / f"{TRAINER}__{PLANS}__3d_fullres"
+
+    def run(self, command: str, *arguments: object, ok: bool = True, **env: str) -> str:
+        executable = shutil.which(command, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+        done = subprocess.run(
+            [executable, *map(str, arguments)],
+            env={**self.env, **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode == 0) is ok, done.stdout
+        return done.stdout
+
+    def train(self, *arguments: str) -> str:
+        return self.run("nnUNetv2_train", "901", "3d_fullres", "0", "-tr", TRAINER, "-p", PLANS, "-device", "cpu",
+                        *arguments, nnUNet_n_proc_DA="0")  # fmt: skip
+
+    def predict(self, images: Path, output: Path, model: Path) -> None:
+        self.run("nnUNetv2_predict_from_modelfolder", "-i", images, "-o", output, "-m", model, "-f", "0", "-npp", "1",
+                 "-nps", "1", "-device", "cpu", "--disable_tta", "-step_size", "1")  # fmt: skip
+
+    def ask(self, images: Path, output: Path, *arguments: object, ok: bool = True) -> str:
+        return self.run("malenia_predict_zeroshot", "-i", images, "-o", output, "--attributes",
+                        self.raw / "test_attributes.json", "-npp", "1", "-nps", "1", "-device", "cpu",
+                        "--disable_progress_bar", "-step_size", "1", *arguments, ok=ok)  # fmt: skip
+
+
+def voxels(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Workspace:
+    work = Workspace(tmp_path_factory.mktemp("end_to_end"))
+    write_phantom_dataset(work.raw, train_cases=5, test_cases=1, seed=3, config=CONFIG)
+    work.run("nnUNetv2_extract_fingerprint", "-d", "901", "-np", "1", "--verify_dataset_integrity")
+    work.run("nnUNetv2_plan_experiment", "-d", "901")
+    write_small_plans(work.preprocessed, patch_size=(16, 16, 24), features=(4, 4, 8, 8))
+    work.run("nnUNetv2_preprocess", "-d", "901", "-plans_name", PLANS, "-c", "3d_fullres", "-np", "1")
+    work.log = work.train("--npz")
+    return work
+
+
+def test_training_logs_every_loss_term_and_validates(trained):
+    assert "train_loss terms: segmentation" in trained.log
+    assert "Mean Validation Dice" in trained.log
+    assert (trained.model / "fold_0" / "validation" / "summary.json").exists()
+    assert (trained.model / "fold_0" / "progress.png").exists()
+
+
+def test_left_right_mirroring_is_off_because_the_table_names_sides(trained):
+    checkpoint = torch.load(trained.model / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    assert checkpoint["inference_allowed_mirroring_axes"] == (0, 1)
+
+
+def test_the_model_folder_carries_what_prediction_needs(trained):
+    malenia = json.loads((trained.model / "plans.json").read_text())["malenia"]
+    assert list(malenia["lesions"]) == list(SEEN)
+    assert len(malenia["phrases"]) == len(malenia["is_trained"])
+
+
+def test_zero_shot_prediction_writes_every_query_in_the_images_geometry(trained, tmp_path):
+    trained.ask(trained.raw / "imagesTs", tmp_path, "-m", trained.model, "--save_masks", "--disable_tta")
+    image = nib.load(next((trained.raw / "imagesTs").iterdir()))
+    case_id = "phantom_test_0000"
+    label_map = nib.load(tmp_path / f"{case_id}.nii.gz")
+    assert label_map.shape == image.shape
+    np.testing.assert_allclose(label_map.affine, image.affine)
+    queries = json.loads((tmp_path / "queries.json").read_text())["queries"]
+    assert [query["name"] for query in queries] == [*SEEN, *UNSEEN]
+    assert [query["seen_in_training"] for query in queries] == [True] * len(SEEN) + [False] * len(UNSEEN)
+    findings = json.loads((tmp_path / f"{case_id}.json").read_text())["findings"]
+    voxel_ml = float(np.prod(image.header.get_zooms())) / 1000
+    for query, finding in zip(queries, findings, strict=True):
+        mask = nib.load(tmp_path / "masks" / case_id / f"{query['name'].replace(' ', '_')}.nii.gz")
+        np.testing.assert_allclose(mask.affine, image.affine)
+        assert finding["volume_ml"] == pytest.approx(voxels_of(mask) * voxel_ml, rel=1e-5)
+        assert 0 < finding["presence_score"] < 1
+
+
+def voxels_of(mask: nib.Nifti1Image) -> int:
+    return int(np.asarray(mask.dataobj).sum())
+
+
+def test_stored_in_any_axis_order_the_answer_is_the_same_in_the_world(trained, tmp_path):
+    source = nib.load(next((trained.raw / "imagesTs").iterdir()))
+    images = tmp_path / "images"
+    images.mkdir()
+    orders = ("RAS", "LPS", "IPL", "ASR")
+    for order in orders:
+        change = nib.orientations.ornt_transform(
+            nib.io_orientation(source.affine), nib.orientations.axcodes2ornt(order)
+        )
+        nib.save(source.as_reoriented(change), images / f"{order}.nii.gz")  # plain names, as a user's CT has
+    trained.ask(images, tmp_path / "out", "-m", trained.model, "--save_masks", "--disable_tta")
+    for name in (*SEEN, *UNSEEN):
+        file = f"{name.replace(' ', '_')}.nii.gz"
+        answers = [nib.load(tmp_path / "out" / "masks" / order / file) for order in orders]
+        for order, answer in zip(orders, answers, strict=True):
+            assert "".join(nib.aff2axcodes(answer.affine)) == order
+        world = [np.asarray(nib.as_closest_canonical(answer).dataobj) for answer in answers]
+        for other in world[1:]:
+            np.testing.assert_array_equal(world[0], other)
+    findings = [json.loads((tmp_path / "out" / f"{order}.json").read_text())["findings"] for order in orders]
+    scores = np.array([[finding["presence_score"] for finding in case] for case in findings])
+    np.testing.assert_allclose(scores, scores[:1].repeat(len(orders), 0), atol=1e-6)
+    assert len(np.unique(scores[0].round(6))) > 1  # the queries were answered one by one
+
+
+def test_plain_nnunet_commands_work_and_an_exported_model_predicts_the_same(trained, tmp_path):
+    trained.predict(trained.raw / "imagesTs", tmp_path / "before", trained.model)
+    archive = tmp_path / "model.zip"
+    trained.run("nnUNetv2_export_model_to_zip", "-d", "901", "-o", archive, "-c", "3d_fullres", "-tr", TRAINER,
+                "-p", PLANS, "-f", "0")  # fmt: skip
+    elsewhere = tmp_path / "installed"
+    elsewhere.mkdir()
+    trained.run("nnUNetv2_install_pretrained_model_from_zip", archive, nnUNet_results=str(elsewhere))
+    installed = elsewhere / DATASET / trained.model.name
+    trained.predict(trained.raw / "imagesTs", tmp_path / "after", installed)
+    file = "phantom_test_0000.nii.gz"
+    np.testing.assert_array_equal(voxels(tmp_path / "before" / file), voxels(tmp_path / "after" / file))
+    assert set(np.unique(voxels(tmp_path / "before" / file))) <= set(range(11 + len(SEEN)))
+
+
+def test_find_best_configuration_reads_the_trained_fold(trained):
+    trained.run("nnUNetv2_find_best_configuration", "901", "-c", "3d_fullres", "-tr", TRAINER, "-p", PLANS, "-f", "0",
+                "-np", "1", "--disable_ensembling")  # fmt: skip
+    information = trained.model.parent / "inference_information.json"
+    assert TRAINER in information.read_text()
+
+
+def test_training_goes_on_after_a_kill_and_validates_again(trained):
+    fold = trained.model / "fold_0"
+    final = torch.load(fold / "checkpoint_final.pth", weights_only=True)
+    (fold / "checkpoint_final.pth").unlink()  # as if killed in the last epoch: nnU-Net goes on from the latest or best
+    log = trained.train("--c")
+    assert "Mean Validation Dice" in log
+    resumed = torch.load(fold / "checkpoint_final.pth", weights_only=True)
+    assert resumed["current_epoch"] == final["current_epoch"]
+    assert [len(values) for values in resumed["logging"].values()] == [2] * len(resumed["logging"])
+    shutil.rmtree(fold / "validation")
+    trained.train("--val")
+    assert (fold / "validation" / "summary.json").exists()
+
+
+def test_a_wrong_input_is_one_line_and_leaves_nothing(trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    said = trained.ask(tmp_path / "empty", tmp_path / "out", "-m", trained.model, ok=False)
+    assert "holds no .nii.gz file" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+    said = trained.ask(trained.raw / "imagesTs", tmp_path / "out", "-m", tmp_path / "empty", ok=False)
+    assert "plans.json does not exist" in said.splitlines()[-1]
+    assert "Traceback" not in said

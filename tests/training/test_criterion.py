@@ -1,0 +1,431 @@
+import inspect
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from references.loss_loops import masked_bce_loop, mp_nce_loop, pooled_dice_loop
+from references.target_loops import marginal_cross_entropy_loop
+from tiny_net import PATCH_SIZE, PHRASE_ASPECT, image, tiny, tiny_net
+from torch import nn
+
+from nnunetv2_malenia.network.config import NUM_ASPECTS, MaleniaConfig
+from nnunetv2_malenia.network.malenia_net import MaleniaOutput
+from nnunetv2_malenia.network.mask_decoder import ScaleOutput
+from nnunetv2_malenia.training import variants
+from nnunetv2_malenia.training.criterion import (
+    LOSS_WEIGHTS,
+    aspect_contrast,
+    marginalise,
+    pool,
+    query_terms,
+    token_terms,
+)
+from nnunetv2_malenia.training.losses import combine
+from nnunetv2_malenia.training.targets import YES, AttributeSpace, build_targets
+from nnunetv2_malenia.training.trainer import MaleniaTrainer
+
+CPU = torch.device("cpu")
+IGNORE = 4
+CONFIG = tiny(MaleniaConfig())
+TRAINERS = [
+    trainer
+    for name, trainer in inspect.getmembers(variants, inspect.isclass)
+    if issubclass(trainer, MaleniaTrainer) and "epoch" not in name.lower()
+]
+seeds = st.integers(0, 2**32 - 1)
+few = settings(max_examples=30, deadline=None)
+
+
+def space(annotated=None):
+    """Labels: 1 an organ, 2 and 3 lesion types that share the first phrase. `annotated`: labels of case "partial"."""
+    values = np.zeros((2, len(PHRASE_ASPECT)), dtype=bool)
+    values[0, [0, 3]], values[1, [0, 1, 4, 5]] = True, True
+    has_label = np.zeros((2, 4), dtype=bool)
+    has_label[[0, 1], [2, 3]] = True
+    return AttributeSpace(
+        type_has_label=has_label,
+        class_values=values,
+        phrase_aspect=np.array(PHRASE_ASPECT),
+        overlap=np.eye(len(PHRASE_ASPECT), dtype=bool),
+        is_trained=np.array([True] * 6 + [False]),
+        case_values={},
+        case_annotated={} if annotated is None else {"partial": np.isin(np.arange(4), [0, *annotated])},
+    )
+
+
+def patch(kind):
+    labels = np.zeros(PATCH_SIZE, dtype=np.int16)
+    if kind == "single voxel":
+        labels[3, 5, 7] = 2
+    elif kind == "full patch":
+        labels[:] = 2
+    elif kind == "two lesions":
+        labels[:, :4] = 1
+        labels[2:5, 2:6, 3:9], labels[4:8, 8:14, 12:20] = 2, 3
+    return labels
+
+
+def loss_terms(net, labels, case_ids, *, seed=0, own_space=None):
+    """Every term of a training step, with a plain cross-entropy in place of nnU-Net's own loss; and the targets."""
+    own_space = own_space or space()
+    targets = build_targets(
+        torch.from_numpy(labels),
+        case_ids,
+        own_space,
+        num_queries=6,
+        ignore_label=IGNORE,
+        rng=np.random.default_rng(seed),
+        device=CPU,
+    )
+    output = net(image(len(labels)), net.stored_queries(targets.is_asked))
+    heads = [F.cross_entropy(level, torch.zeros_like(level[:, 0], dtype=torch.int64)) for level in output.class_logits]
+    is_trained = torch.from_numpy(own_space.is_trained)
+    terms = {
+        "segmentation": torch.stack(heads).mean(),
+        **token_terms(output, targets, net.phrase_aspect, is_trained, net.config.temperature),
+        **query_terms(output, targets),
+    }
+    return terms, output, targets
+
+
+# ---------------------------------------------------------------- every parameter learns, whatever the batch holds
+
+
+@pytest.mark.parametrize("kinds", [("empty", "empty"), ("two lesions", "empty")], ids=["no lesion", "with lesions"])
+@pytest.mark.parametrize("trainer", TRAINERS, ids=lambda trainer: trainer.__name__)
+def test_every_parameter_gets_a_gradient(trainer, kinds):
+    net = tiny_net(tiny(trainer.config)).train()
+    terms, _, _ = loss_terms(net, np.stack([patch(kind) for kind in kinds]), ["a", "b"])
+    combine(terms, trainer.loss_weights).backward()
+    without = [name for name, parameter in net.named_parameters() if parameter.grad is None]
+    assert without == []
+    assert all(parameter.grad.isfinite().all() for parameter in net.parameters())
+
+
+def test_the_ablations_are_among_the_trainers_tested():
+    configs = [trainer.config for trainer in TRAINERS]
+    assert {config.num_fusion_layers for config in configs} >= {0, 3}
+    assert {config.num_scales for config in configs} >= {1, 3}
+    assert {config.text_weight for config in configs} >= {0.0, 1.0}
+    assert any(trainer.loss_weights["mp_nce"] == 0 for trainer in TRAINERS)
+
+
+def test_with_lesions_every_part_of_the_network_is_moved():
+    net = tiny_net(CONFIG).train()
+    terms, _, _ = loss_terms(net, np.stack([patch("two lesions")] * 2), ["a", "b"])
+    combine(terms, LOSS_WEIGHTS).backward()
+    for name, module in net.named_children():
+        assert sum(parameter.grad.abs().sum() for parameter in module.parameters()) > 0, name
+
+
+@pytest.mark.parametrize("kind", ["empty", "single voxel", "full patch"])
+@pytest.mark.parametrize("scale", [1.0, 100.0], ids=["usual", "large activations"])
+def test_gradients_are_finite_in_bfloat16(kind, scale):
+    net = tiny_net(CONFIG).train()
+    with torch.no_grad():
+        net.token_key.weight.mul_(scale)
+        net.text_key.weight.mul_(scale)
+    with torch.autocast("cpu", torch.bfloat16):
+        terms, output, _ = loss_terms(net, np.stack([patch(kind)] * 2), ["a", "b"])
+        loss = combine(terms, LOSS_WEIGHTS)
+    assert output.text_logits.dtype == torch.bfloat16  # or nothing was tested
+    assert all(term.dtype == torch.float32 for term in terms.values())
+    loss.backward()
+    assert loss.isfinite()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_bfloat16_gives_about_the_loss_of_float32():
+    net, labels = tiny_net(CONFIG), np.stack([patch("two lesions")] * 2)
+    exact, _, _ = loss_terms(net, labels, ["a", "b"])
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, _, _ = loss_terms(net, labels, ["a", "b"])
+    for name, term in exact.items():
+        assert rounded[name].item() == pytest.approx(term.item(), rel=0.05, abs=0.02), name
+
+
+def test_terms_and_weights_have_the_same_names():
+    terms, _, _ = loss_terms(tiny_net(CONFIG), patch("empty")[None], ["a"])
+    assert terms.keys() == LOSS_WEIGHTS.keys()
+    assert all(term.shape == () for term in terms.values())
+
+
+def test_without_a_lesion_the_losses_of_matched_tokens_are_zero():
+    terms, _, _ = loss_terms(tiny_net(CONFIG), np.stack([patch("empty")] * 2), ["a", "b"])
+    assert {name: terms[name].item() for name in ("token_mask", "mp_nce", "match")} == {
+        "token_mask": 0.0, "mp_nce": 0.0, "match": 0.0,
+    }  # fmt: skip
+    assert terms["lesion"] > 0
+
+
+def test_more_lesion_types_than_tokens_is_no_error():
+    net = tiny_net(MaleniaConfig(**{**CONFIG.to_dict(), "num_tokens": 1})).train()
+    terms, _, _ = loss_terms(net, patch("two lesions")[None], ["a"])
+    assert combine(terms, LOSS_WEIGHTS).isfinite()
+
+
+def test_training_on_one_patch_teaches_the_network_what_was_asked():
+    """The terms pull the same way: after some steps each branch finds the asked type and not the other."""
+    net = tiny_net(CONFIG).train()
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
+    labels = patch("two lesions")
+    for step in range(60):
+        terms, _, _ = loss_terms(net, labels[None], ["a"], seed=step)
+        optimizer.zero_grad()
+        combine(terms, LOSS_WEIGHTS).backward()
+        optimizer.step()
+    with torch.no_grad():
+        own = torch.zeros(1, 2, len(PHRASE_ASPECT), dtype=torch.bool)
+        own[0, 0, [0, 3]] = own[0, 1, [0, 1, 4, 5]] = True
+        probabilities = net.query_probabilities(net.eval()(image(), net.stored_queries(own)))[0]
+    for asked, label, other in ((0, 2, 3), (1, 3, 2)):
+        inside = probabilities[asked][torch.from_numpy(labels == label)].mean()
+        assert inside > probabilities[asked][torch.from_numpy(labels == other)].mean() + 0.1
+        assert inside > probabilities[asked][torch.from_numpy(labels == 0)].mean() + 0.1
+
+
+# ---------------------------------------------------------------- unknown voxels
+
+
+def output_gradients(labels, case_ids, own_space=None, seed=0):
+    """Gradients of the loss by query logits and by the tokens' mask logits, and the targets."""
+    net = tiny_net(CONFIG).train()
+    terms, output, targets = loss_terms(net, labels, case_ids, own_space=own_space, seed=seed)
+    masks = [scale.mask_logits for scale in output.scales]
+    loss = terms["token_mask"] + terms["mask_branch"] + terms["text_branch"]
+    gradients = torch.autograd.grad(loss, [output.mask_probabilities, output.text_logits, *masks], allow_unused=True)
+    return *gradients[:2], gradients[2:], targets
+
+
+def test_the_gradient_at_ignored_voxels_is_exactly_zero():
+    labels = patch("two lesions")
+    labels[:, :8] = IGNORE
+    mask, text, tokens, targets = output_gradients(labels[None], ["a"])
+    ignored = torch.from_numpy(labels == IGNORE)
+    assert torch.equal(~targets.known[0], ignored)
+    for gradient in (mask[0], text[0]):
+        assert (gradient[:, ignored] == 0).all()
+        assert (gradient[:, ~ignored] != 0).any()
+    for gradient in tokens:
+        half = gradient.shape[3] // 2
+        assert (gradient[0, :, :, :half] == 0).all()
+        assert (gradient[0, :, :, half:] != 0).any()
+
+
+def test_a_coarse_voxel_that_is_partly_ignored_is_not_supervised():
+    labels = patch("two lesions")
+    labels[4, 8, 12] = IGNORE
+    _, _, tokens, _ = output_gradients(labels[None], ["a"])
+    for gradient in tokens:
+        z, y, x = (size // 2 for size in gradient.shape[2:])  # holds the ignored voxel, which is the patch's middle
+        assert (gradient[0, :, z, y, x] == 0).all()
+        assert (gradient[0, :, z, y, x - 1] != 0).any()
+
+
+def test_a_query_that_an_unannotated_type_may_fit_gets_no_gradient_where_it_may_hide():
+    labels = patch("two lesions")
+    for seed in range(4):
+        mask, text, _, targets = output_gradients(
+            np.stack([labels] * 2), ["partial", "full"], space(annotated=[1, 3]), seed=seed
+        )
+        assert not targets.query_known[0].all()
+        assert targets.query_known[1, 0].all()
+        for gradient in (mask, text):
+            assert (gradient[~targets.query_known] == 0).all()
+            assert (gradient[1, 0] != 0).any()
+        any_lesion = text[0, 0]  # the unannotated type 2 fits the query that states nothing
+        hidden = torch.from_numpy(labels != 3)
+        assert (any_lesion[hidden] == 0).all()
+        assert (any_lesion[~hidden] < 0).all()
+
+
+def test_a_lesion_score_is_not_denied_where_lesions_may_be_unannotated():
+    net = tiny_net(CONFIG).train()
+    for case, is_silent in (("partial", True), ("full", False)):
+        terms, output, _ = loss_terms(net, patch("empty")[None], [case], own_space=space(annotated=[1]))
+        (gradient,) = torch.autograd.grad(terms["lesion"], output.scales[-1].lesion_logits)
+        assert (gradient == 0).all() if is_silent else (gradient > 0).all()
+
+
+# ---------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tokens_that_are_right_at_every_scale_lose_nothing(seed):
+    """Which token finds which lesion differs from sample to sample and from scale to scale: pairs must not be mixed."""
+    own_space, rng = space(), np.random.default_rng(seed)
+    labels = np.stack([patch("two lesions"), patch("full patch")])
+    targets = build_targets(
+        torch.from_numpy(labels), ["a", "b"], own_space, num_queries=6, ignore_label=IGNORE, rng=rng, device=CPU
+    )
+    scales, similarity, num_tokens = [], [], 4
+    log_gate = torch.full((2, 6, num_tokens), -0.7)
+    for shape in (torch.Size((4, 8, 6)), torch.Size((8, 16, 12))):
+        masks = torch.full((2, num_tokens, *shape), -30.0)
+        lesions, cosines = torch.full((2, num_tokens), -30.0), torch.zeros(2, num_tokens, len(PHRASE_ASPECT))
+        for sample in range(2):
+            order = rng.permutation(num_tokens)
+            for target, mask in enumerate(pool(targets.lesion_masks[sample], shape)):
+                token = order[target]
+                masks[sample, token] = torch.where(mask, 30.0, -30.0).view(shape)
+                lesions[sample, token] = 30.0
+                cosines[sample, token] = torch.where(targets.has_phrase[sample][target], 1.0, -1.0)
+                log_gate[sample, :, token] = torch.where(targets.query_fits[sample][:, target] == YES, 0.0, -30.0)
+        scales.append(ScaleOutput(masks, lesions, torch.zeros(2, num_tokens, NUM_ASPECTS, 6)))
+        similarity.append(cosines)
+    nothing = torch.zeros(0)
+    output = MaleniaOutput([], scales, similarity, log_gate, nothing, nothing)
+    is_trained = torch.from_numpy(own_space.is_trained)
+    terms = token_terms(output, targets, torch.tensor(PHRASE_ASPECT), is_trained, temperature=0.1)
+    for name, term in terms.items():
+        assert term.item() == pytest.approx(0, abs=1e-4), name
+
+
+def test_query_terms_are_dice_and_cross_entropy_pooled_over_the_queries_of_the_batch():
+    _, output, targets = loss_terms(
+        tiny_net(CONFIG), np.stack([patch("two lesions"), patch("empty")]), ["partial", "b"], own_space=space([1, 3])
+    )
+    some = (
+        slice(None),
+        slice(None),
+        slice(None, None, 3),
+        slice(None, None, 4),
+        slice(None, None, 5),
+    )  # loops are slow
+    probabilities = output.mask_probabilities[some].clamp(1e-3, 1 - 1e-3)  # a probability of 1 has no logit
+    fewer = output._replace(mask_probabilities=probabilities, text_logits=output.text_logits[some])
+    targets.query_target, targets.query_known = targets.query_target[some], targets.query_known[some]
+    terms = query_terms(fewer, targets)
+    target, known = (each.flatten(2).flatten(0, 1).tolist() for each in (targets.query_target, targets.query_known))
+    logits = {
+        "text_branch": fewer.text_logits,
+        "mask_branch": (fewer.mask_probabilities.double() / (1 - fewer.mask_probabilities.double())).log(),
+    }
+    for name, values in logits.items():
+        rows = values.flatten(2).flatten(0, 1).tolist()
+        expected = pooled_dice_loop(rows, target, known) + masked_bce_loop(rows, target, known)
+        assert terms[name].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_coarse_voxel_is_in_a_mask_if_any_of_its_voxels_is():
+    masks = torch.rand(3, *PATCH_SIZE, generator=torch.Generator().manual_seed(0)) < 0.02
+    pooled = pool(masks, torch.Size((4, 8, 6)))
+    for m, z, y, x in np.ndindex(3, 4, 8, 6):
+        block = masks[m, 2 * z : 2 * z + 2, 2 * y : 2 * y + 2, 4 * x : 4 * x + 4]
+        assert pooled[m, (z * 8 + y) * 6 + x] == block.any()
+    assert pool(masks[:0], torch.Size((4, 8, 6))).shape == (0, 4 * 8 * 6)
+
+
+@given(seeds)
+@few
+def test_contrast_stays_within_an_aspect_and_leaves_unspecified_ones_alone(seed):
+    rng = np.random.default_rng(seed)
+    num_rows, num_phrases = 3, 9
+    similarity = 2 * rng.random((num_rows, num_phrases)) - 1
+    has = rng.random((num_rows, num_phrases)) < 0.3
+    lacks = ~has & (rng.random((num_rows, num_phrases)) < 0.6)
+    aspect = rng.integers(0, NUM_ASPECTS, num_phrases)
+    rows = [
+        [[values[row][v] for v in np.flatnonzero(aspect == a)] for values in (similarity, has, lacks)]
+        for row in range(num_rows)
+        for a in range(NUM_ASPECTS)
+    ]
+    expected = mp_nce_loop(*zip(*rows, strict=True), 0.1)
+    loss = aspect_contrast(*(torch.from_numpy(each) for each in (similarity, has, lacks, aspect)), 0.1)
+    assert loss.item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+# ---------------------------------------------------------------- partial labels and the ordinary head
+
+
+def logits_and_annotated(seed, num_classes=5):
+    rng = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(2, num_classes, 2, 3, 4, generator=rng)
+    annotated = torch.rand(2, num_classes, generator=rng) < 0.6
+    annotated[:, 0] = True
+    return logits, annotated
+
+
+def annotated_target(annotated, seed):
+    """A label map that holds annotated classes only."""
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(np.stack([rng.choice(np.flatnonzero(row), (2, 3, 4)) for row in annotated.numpy()]))
+
+
+@given(seeds)
+@few
+def test_the_marginal_loss_agrees_with_the_loop(seed):
+    logits, annotated = logits_and_annotated(seed)
+    target = annotated_target(annotated, seed)
+    loss = F.cross_entropy(marginalise(logits, annotated, has_regions=False), target, reduction="none").mean((1, 2, 3))
+    for sample in range(2):
+        rows = logits[sample].flatten(1).T.tolist()
+        expected = marginal_cross_entropy_loop(rows, target[sample].flatten().tolist(), annotated[sample].tolist())
+        assert loss[sample].item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_background_voxels_favour_background_and_unannotated_classes_together():
+    logits, annotated = logits_and_annotated(0)
+    annotated[:, [2, 4]] = False
+    annotated[:, [1, 3]] = True
+    logits.requires_grad_()
+    target = torch.zeros(2, 2, 3, 4, dtype=torch.int64)
+    F.cross_entropy(marginalise(logits, annotated, has_regions=False), target).backward()
+    assert (logits.grad[:, [0, 2, 4]] < 0).all()  # a step of descent raises all three
+    assert (logits.grad[:, [1, 3]] > 0).all()
+    share = logits.grad[:, [0, 2, 4]] / logits.detach()[:, [0, 2, 4]].exp()
+    torch.testing.assert_close(share, share[:, :1].expand_as(share), rtol=1e-3, atol=1e-6)  # none against another
+
+
+def test_with_everything_annotated_logits_stay_as_they_are():
+    logits, annotated = logits_and_annotated(0)
+    for has_regions in (False, True):
+        assert torch.equal(marginalise(logits, torch.ones_like(annotated), has_regions=has_regions), logits)
+
+
+def test_a_fully_annotated_sample_is_not_changed_by_its_neighbour():
+    logits, annotated = logits_and_annotated(0)
+    annotated[0], annotated[1, 2] = True, False
+    for has_regions in (False, True):
+        changed = marginalise(logits, annotated, has_regions=has_regions)
+        torch.testing.assert_close(changed[0], logits[0])
+        assert not torch.equal(changed[1], logits[1])
+
+
+@pytest.mark.parametrize("shift", [-60.0, -20.0, 20.0])
+def test_the_marginal_loss_depends_on_differences_of_logits_only(shift):
+    """As every softmax does: an unannotated class must not win because all logits happen to be low."""
+    logits, annotated = logits_and_annotated(1)
+    annotated[:, 3] = False
+    target = annotated_target(annotated, 1)
+    before, after = (
+        F.cross_entropy(marginalise(x, annotated, has_regions=False), target) for x in (logits, logits + shift)
+    )
+    assert after.item() == pytest.approx(before.item(), rel=1e-4)
+
+
+def test_a_region_that_is_not_annotated_gets_no_gradient_and_leaves_the_others_theirs():
+    logits, annotated = logits_and_annotated(2)
+    annotated[:] = torch.tensor([True, False, True, True, False])
+    present = torch.rand(logits.shape, generator=torch.Generator().manual_seed(3)) < 0.3
+    target = (present & annotated[:, :, None, None, None]).float()
+
+    def gradient(change):
+        leaf = logits.clone().requires_grad_()
+        loss = nn.functional.binary_cross_entropy_with_logits(change(leaf), target, reduction="sum")
+        loss.backward()
+        return loss.item(), leaf.grad
+
+    loss, partial = gradient(lambda x: marginalise(x, annotated, has_regions=True))
+    _, full = gradient(lambda x: x)
+    assert (partial[~annotated] == 0).all()
+    assert torch.equal(partial[annotated], full[annotated])
+    only_annotated = nn.functional.binary_cross_entropy_with_logits(
+        logits[annotated], target[annotated], reduction="sum"
+    )
+    assert loss == pytest.approx(only_annotated.item(), rel=1e-5)
