@@ -90,6 +90,11 @@ def attributes(argv: Sequence[str] | None = None) -> int | None:
     embed.add_argument("--pooling", choices=("mean", "cls"), help="default: mean; needs --encoder")
     embed.set_defaults(run=_embed)
 
+    separability = commands.add_parser("separability", help="values that the text encoder cannot tell apart")
+    separability.add_argument("--bank", type=Path, metavar="FILE", help="embedding bank; default: the one that ships")
+    separability.add_argument("--threshold", type=float, default=0.9, help="least cosine (default: %(default)s)")
+    separability.set_defaults(run=_separability)
+
     args = parser.parse_args(argv)
     if args.run is _show and args.vocabulary and args.table:
         show.error("argument --vocabulary: not allowed with a table")
@@ -209,6 +214,18 @@ def _embed(args: argparse.Namespace) -> None:
         bank = embed_phrases(phrases, default_bank(), minilm_encoder)
     bank.save(args.output)
     print(f"{args.output}: {_count(len(bank), 'phrase')}, {bank.vectors.shape[1]} numbers each, by {bank.fingerprint}")
+
+
+def _separability(args: argparse.Namespace) -> None:
+    from nnunetv2_malenia.attributes.bank import EmbeddingBank, default_bank
+    from nnunetv2_malenia.attributes.separability import centred, confusable_pairs, separability_summary
+
+    bank = EmbeddingBank.load(args.bank) if args.bank else default_bank()
+    print(f"{bank.fingerprint}\n\n{separability_summary(bank, threshold=args.threshold)}")
+    for how, each in (("raw", bank), ("centred", centred(bank))):
+        print()
+        for pair in confusable_pairs(each, threshold=args.threshold):
+            print(f"{how} {pair.cosine:.2f} {pair.aspect}: {pair.value_a} / {pair.value_b}")
 
 
 @one_line_errors

@@ -65,6 +65,7 @@ class MatchGate(nn.Module):
 
     def forward(self, similarity: Tensor, phrase_aspect: Tensor, is_asked: Tensor) -> Tensor:
         """similarity (B, N, V) cosine, phrase_aspect (V,), is_asked (B, Q, V) bool -> (B, Q, N) float32, <= 0."""
+        similarity = similarity.float()
         log_gate = similarity.new_zeros(similarity.shape[0], is_asked.shape[1], similarity.shape[1])
         weight = F.softplus(self.raw_weight)
         for aspect in range(NUM_ASPECTS):

@@ -50,14 +50,17 @@ def test_our_decoder_loop_is_the_backbones_own_forward(architecture, deep_superv
 
 @on_each_backbone
 @pytest.mark.parametrize("deep_supervision", [False, True])
-def test_without_lesion_channels_the_network_is_its_backbone(architecture, deep_supervision):
+def test_the_ordinary_head_is_the_backbones_own(architecture, deep_supervision):
     backbone = tiny_backbone(architecture, deep_supervision=deep_supervision)
-    net = tiny_net(backbone=backbone, own_queries=[], lesion_channels={})
+    net = tiny_net(backbone=backbone)
+    heads = answer(net, image(2), [], [0]).class_logits
     with torch.no_grad():
-        ours, theirs = net(image(2)), backbone.eval()(image(2))
+        theirs, ours = backbone.eval()(image(2)), net(image(2))
     assert type(ours) is type(theirs)
-    for one, other in zip(ours, theirs, strict=True):
+    theirs, ours = (theirs, ours) if deep_supervision else ([theirs], [ours])
+    for one, other in zip(heads[: len(theirs)], theirs, strict=True):
         assert torch.equal(one, other)
+    assert torch.equal(ours[0][:, :2], theirs[0][:, :2])  # background and organ; channels 2 and 3 show lesions
 
 
 @pytest.mark.parametrize("backbone", [nn.Conv3d(1, 2, 1), nn.ModuleDict({"decoder": nn.Identity()})])

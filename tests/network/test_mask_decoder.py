@@ -178,6 +178,15 @@ def test_the_gate_is_a_log_probability():
 
 
 @torch.no_grad()
+def test_gate_and_projection_are_float32_in_mixed_precision():
+    """A cosine has two digits in bfloat16; divided by the temperature, or summed over aspects, that shows."""
+    with torch.autocast("cpu", torch.bfloat16):
+        similarity = torch.rand(1, 4, len(PHRASE_ASPECT), dtype=torch.bfloat16)
+        assert gate_of([0, 3, 5], similarity).dtype == torch.float32
+        assert PhraseProjection(10, 6)(randn(3, 10), torch.tensor([0, 0, 5])).dtype == torch.float32
+
+
+@torch.no_grad()
 def test_a_query_that_states_nothing_fits_every_token():
     assert torch.equal(gate_of([]), torch.zeros(4))
 

@@ -81,7 +81,11 @@ def loss_terms(net, labels, case_ids, *, seed=0, own_space=None):
         device=CPU,
     )
     output = net(image(len(labels)), net.stored_queries(targets.is_asked))
-    heads = [F.cross_entropy(level, torch.zeros_like(level[:, 0], dtype=torch.int64)) for level in output.class_logits]
+    target = torch.from_numpy(labels)[:, None].float()
+    heads = [
+        F.cross_entropy(level, F.interpolate(target, level.shape[2:])[:, 0].long(), ignore_index=IGNORE)
+        for level in output.class_logits
+    ]
     is_trained = torch.from_numpy(own_space.is_trained)
     terms = {
         "segmentation": torch.stack(heads).mean(),
@@ -242,6 +246,20 @@ def test_a_query_that_an_unannotated_type_may_fit_gets_no_gradient_where_it_may_
         hidden = torch.from_numpy(labels != 3)
         assert (any_lesion[hidden] == 0).all()
         assert (any_lesion[~hidden] < 0).all()
+
+
+def test_queries_about_other_types_do_not_push_an_unannotated_type_into_the_background():
+    """Label 2 is not annotated in this case: its lesions may be anywhere, so nothing may lower its evidence there."""
+    for seed in range(4):
+        labels = patch("two lesions")
+        labels[labels == 2] = 0
+        terms, output, _ = loss_terms(
+            tiny_net(CONFIG).train(), labels[None], ["partial"], own_space=space([1, 3]), seed=seed
+        )
+        loss = terms["mask_branch"] + terms["text_branch"]
+        (gradient,) = torch.autograd.grad(loss, output.class_logits[0], allow_unused=True)
+        if gradient is not None:
+            assert (gradient[0, 2][torch.from_numpy(labels == 0)] <= 0).all()
 
 
 def test_a_lesion_score_is_not_denied_where_lesions_may_be_unannotated():
