@@ -86,7 +86,9 @@ def run_demo(options: DemoOptions) -> None:
         baseline_raw = out / "nnUNet_raw" / BASELINE_DATASET
         if not baseline_raw.exists():
             write_any_lesion_dataset(baseline_raw, raw)
-        baseline_model = _prepare_and_train(out, BASELINE_DATASET, options.device, env, f"nnUNetTrainer_{epochs}epochs")
+        baseline_model = _prepare_and_train(
+            out, BASELINE_DATASET, options.device, env, f"nnUNetTrainerAdamW_{epochs}epochs"
+        )
         baseline_predictions = out / "predictions_any_lesion"
         _run("nnUNetv2_predict_from_modelfolder", "-i", raw / "imagesTs", "-o", baseline_predictions,
              "-m", baseline_model, "-f", "0", "-device", options.device, "-npp", "1", "-nps", "1",

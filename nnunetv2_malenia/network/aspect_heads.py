@@ -45,7 +45,8 @@ class PhraseProjection(nn.Module):
     def forward(self, phrase_vectors: Tensor, phrase_aspect: Tensor) -> Tensor:
         """phrase_vectors (V, E_text) float, phrase_aspect (V,) int64 in [0, A) -> (V, E) float32, unit length."""
         centred = F.normalize(phrase_vectors.float() - self.aspect_means[phrase_aspect], dim=-1)
-        projected = torch.einsum("vt,vte->ve", centred, self.weight[phrase_aspect].float())
+        with torch.autocast(centred.device.type, enabled=False):
+            projected = torch.einsum("vt,vte->ve", centred, self.weight[phrase_aspect].float())
         return F.normalize(projected, dim=-1)
 
 

@@ -33,6 +33,8 @@ class MaleniaConfig:
     def __post_init__(self) -> None:
         if self.token_dim % 6 or self.token_dim % self.num_heads:
             raise ValueError(f"token_dim {self.token_dim} must be a multiple of 6 and of num_heads {self.num_heads}")
+        if self.num_scales < 1:
+            raise ValueError(f"num_scales {self.num_scales} must be at least 1")
         if not 0 <= self.text_weight <= 1:
             raise ValueError(f"text_weight {self.text_weight} must lie in [0, 1]")
 

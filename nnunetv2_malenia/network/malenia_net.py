@@ -18,12 +18,15 @@ class Queries(NamedTuple):
     """What is asked of a batch.
 
     phrase_vectors (V, E_text) float: text embeddings; phrase_aspect (V,) int64 in [0, A): the aspect of each phrase;
-    is_asked (B, Q, V) bool: the phrases that each query names, alternatives of one aspect side by side.
+    is_asked (B, Q, V) bool: the phrases that each query names, alternatives of one aspect side by side; is_complete (B,)
+    bool: samples in which every lesion type is annotated. In the others, answers teach the ordinary head nothing, since
+    "this type is not here" would tell it that no lesion is. None: all are complete.
     """
 
     phrase_vectors: Tensor
     phrase_aspect: Tensor
     is_asked: Tensor
+    is_complete: Tensor | None = None
 
 
 class MaleniaOutput(NamedTuple):
@@ -128,9 +131,9 @@ class MaleniaNet(nn.Module):
         self.phrase_vectors.copy_(phrase_vectors)
         self.phrase_projection.aspect_means.copy_(aspect_means)
 
-    def stored_queries(self, is_asked: Tensor) -> Queries:
-        """Queries over the stored phrases; is_asked (B, Q, V) bool."""
-        return Queries(self.phrase_vectors, self.phrase_aspect, is_asked)
+    def stored_queries(self, is_asked: Tensor, is_complete: Tensor | None = None) -> Queries:
+        """Queries over the stored phrases; is_asked (B, Q, V) bool, is_complete (B,) bool."""
+        return Queries(self.phrase_vectors, self.phrase_aspect, is_asked, is_complete)
 
     def forward(self, x: Tensor, queries: Queries | None = None) -> MaleniaOutput | Tensor | list[Tensor]:
         """x (B, C, Z, Y, X) -> MaleniaOutput for queries; without them class logits, in a list with deep supervision."""
@@ -154,6 +157,8 @@ class MaleniaNet(nn.Module):
         fine, full = features[self.levels[-1]], features[-1]
         class_logits = self._class_logits(features)
         any_lesion = self._any_lesion(class_logits[0])
+        if queries.is_complete is not None:
+            any_lesion = torch.where(queries.is_complete[:, None, None, None], any_lesion, any_lesion.detach())
         token_logits = self._dense(self.token_key(tokens), fine, full)
         return MaleniaOutput(
             class_logits=class_logits,

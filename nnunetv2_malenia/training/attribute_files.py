@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from nnunetv2_malenia.attributes.schema import AttributeTable, AttributeTableErr
 from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes, vocabulary
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
 
-LESION_WORDS = (
-    "tumor", "tumour", "cyst", "lesion", "cancer", "carcinoma", "metasta", "mass", "nodule", "stone", "calculus",
-    "abscess", "hemangioma", "haemangioma", "adenoma", "lymphoma", "sarcoma",
-)  # fmt: skip
+LESION_WORDS = re.compile(
+    r"(?<![a-z])(tumou?rs?|cysts?|lesions?|cancers?|mass(es)?|nodules?|stones?|calcul(us|i)|abscess(es)?)(?![a-z])"
+    r"|metasta|h(a?e)mangioma|(carcin|aden|lymph|sarc)oma"
+)
 
 
 def find_attribute_files(folders: list[Path]) -> tuple[Path | None, Path | None]:
@@ -35,17 +36,19 @@ def label_values(labels: dict[str, int | list[int]]) -> dict[str, tuple[int, ...
     return values
 
 
-def resolve_table(label_names: list[str], path: Path | None) -> AttributeTable:
+def resolve_table(labels: dict[str, tuple[int, ...]], path: Path | None) -> AttributeTable:
     """The data set's own attributes.json, or the Clinical Knowledge Table, by the data set's label names.
 
+    labels: name -> label values, as `label_values` gives them. A region around described lesions needs no description.
     Raises AttributeTableError when a lesion label has no attributes, or no label is a lesion.
     """
     table = read_table(path) if path else None
-    lesions = {
-        name: LesionEntry(**entry.stated) for name, entry in resolve_label_attributes(label_names, table).items()
-    }
+    lesions = {name: LesionEntry(**entry.stated) for name, entry in resolve_label_attributes(labels, table).items()}
     source = str(path) if path else "attributes.json (none was found)"
-    forgotten = [n for n in label_names if n not in lesions and any(word in n.lower() for word in LESION_WORDS)]
+    around = {name for name, values in labels.items() if any(set(labels[n]) <= set(values) for n in lesions)}
+    forgotten = [
+        name for name in labels if name not in lesions and name not in around and LESION_WORDS.search(name.lower())
+    ]
     if forgotten:
         raise AttributeTableError(
             f"lesion labels without attributes: {', '.join(forgotten)}; describe them in {source} beside dataset.json, "
@@ -53,7 +56,7 @@ def resolve_table(label_names: list[str], path: Path | None) -> AttributeTable:
         )
     if not lesions:
         raise AttributeTableError(
-            f"no label is a lesion with known attributes: {', '.join(label_names)}; describe the lesion labels in "
+            f"no label is a lesion with known attributes: {', '.join(labels)}; describe the lesion labels in "
             f"{source} beside dataset.json"
         )
     cases = {}

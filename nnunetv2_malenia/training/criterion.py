@@ -128,4 +128,5 @@ def marginalise(logits: Tensor, annotated: Tensor, *, has_regions: bool) -> Tens
         return logits.masked_fill(missing, -30.0)
     background = logits.masked_fill(~missing, -torch.inf)
     background = torch.cat([logits[:, :1], background[:, 1:]], dim=1).logsumexp(1, keepdim=True)
-    return torch.cat([background, logits[:, 1:].masked_fill(missing[:, 1:], -30.0)], dim=1)
+    absent = logits.detach().logsumexp(1, keepdim=True) - 30.0
+    return torch.cat([background, torch.where(missing[:, 1:], absent, logits[:, 1:])], dim=1)

@@ -65,7 +65,10 @@ class AttributeSpace:
                         f"this data set; its labels are {sorted(labels)}"
                     )
                 annotated = np.zeros(num_labels, dtype=bool)
-                annotated[[0, *(value for name in case.annotated for value in labels[name])]] = True
+                annotated[0] = True
+                for value in range(1, num_labels):  # a region does not annotate the narrower labels inside it
+                    holders = [name for name, values in labels.items() if value in values]
+                    annotated[value] = min(holders, key=lambda name: len(labels[name]), default="") in case.annotated
                 case_annotated[case_id] = annotated
         return cls(
             type_has_label=type_has_label,
@@ -187,7 +190,7 @@ def query_answers(asked: np.ndarray, values: np.ndarray, annotated: np.ndarray, 
         if (fits[~annotated] != NO).any():
             answer[:] = UNKNOWN
         for label in np.flatnonzero(space.type_has_label[annotated].any(0)):
-            of_label = fits[annotated & space.type_has_label[:, label]]
+            of_label = fits[space.type_has_label[:, label]]
             answer[label] = YES if (of_label == YES).any() else UNKNOWN if (of_label == UNKNOWN).any() else NO
     return answers
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -33,15 +35,32 @@ from nnunetv2_malenia.training.criterion import LOSS_WEIGHTS, marginalise, query
 from nnunetv2_malenia.training.losses import combine
 from nnunetv2_malenia.training.targets import AttributeSpace, build_targets, label_map
 
+CUDA = torch.device("cuda")
 
-class MaleniaTrainer(nnUNetTrainer):
+
+class nnUNetTrainerAdamW(nnUNetTrainer):
+    """nnU-Net with MaleniaTrainer's optimiser: AdamW, as mask tokens are trained everywhere, and the poly schedule.
+
+    A plain baseline of equal tuning is trained with this.
+    """
+
+    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = CUDA):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.initial_lr, self.weight_decay = 1e-3, 1e-2
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
+
+
+class MaleniaTrainer(nnUNetTrainerAdamW):
     """Trains on any 3-D nnU-Net data set whose labels include lesions with known attributes.
 
     Attributes come from `attributes.json` beside dataset.json, or from the Clinical Knowledge Table by label name.
     """
 
     config = MaleniaConfig()
-    loss_weights = LOSS_WEIGHTS
+    loss_weights: ClassVar[Mapping[str, float]] = LOSS_WEIGHTS
     num_queries = 8
 
     def __init__(
@@ -50,7 +69,7 @@ class MaleniaTrainer(nnUNetTrainer):
         configuration: str,
         fold: int,
         dataset_json: dict,
-        device: torch.device = torch.device("cuda"),
+        device: torch.device = CUDA,
     ):
         super().__init__(deepcopy(plans), configuration, fold, dataset_json, device)
         if len(self.configuration_manager.patch_size) != 3:
@@ -60,7 +79,6 @@ class MaleniaTrainer(nnUNetTrainer):
             )
         if self.is_cascaded:
             raise ValueError(f"{type(self).__name__} does not train the second stage of a cascade; use 3d_fullres")
-        self.initial_lr, self.weight_decay = 1e-3, 1e-2
         self.rng = np.random.default_rng([12345, self.local_rank])
         self.space: AttributeSpace | None = None
         for term in self.loss_weights:
@@ -74,7 +92,7 @@ class MaleniaTrainer(nnUNetTrainer):
             folders.append(Path(nnUNet_raw.get()) / self.plans_manager.dataset_name)
         table_path, bank_path = find_attribute_files(folders)
         labels = label_values(self.dataset_json["labels"])
-        self.table = table = resolve_table(list(labels), table_path)
+        self.table = table = resolve_table(labels, table_path)
         bank = None
         if "malenia" not in plans:
             resolved, bank = resolve_plans(
@@ -122,11 +140,6 @@ class MaleniaTrainer(nnUNetTrainer):
             has_regions=plans.has_regions,
         )
 
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        """AdamW, as mask tokens are trained everywhere (Mask2Former, Cheng et al. 2022), with nnU-Net's poly schedule."""
-        optimizer = torch.optim.AdamW(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
-
     def _malenia_net(self) -> MaleniaNet:
         net = self.network.module if self.is_ddp else self.network
         return net._orig_mod if isinstance(net, OptimizedModule) else net
@@ -173,7 +186,7 @@ class MaleniaTrainer(nnUNetTrainer):
         net = self._malenia_net()
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device.type, enabled=True) if self.device.type == "cuda" else dummy_context():
-            output = self.network(data, net.stored_queries(targets.is_asked))
+            output = self.network(data, net.stored_queries(targets.is_asked, targets.fully_annotated))
             terms = {
                 "segmentation": self._segmentation_loss(output.class_logits, target, targets.annotated_labels),
                 **token_terms(output, targets, net.phrase_aspect, self.is_trained, self.config.temperature),
