@@ -190,16 +190,22 @@ def test_find_best_configuration_reads_the_trained_fold(trained):
 
 
 def test_training_goes_on_after_a_kill_and_validates_again(trained):
-    fold = trained.model / "fold_0"
-    final = torch.load(fold / "checkpoint_final.pth", weights_only=True)
-    (fold / "checkpoint_final.pth").unlink()  # as if killed in the last epoch: nnU-Net goes on from the latest or best
-    log = trained.train("--c")
-    assert "Mean Validation Dice" in log
+    arguments = ["nnUNetv2_train", "901", "3d_fullres", "1", "-tr", TRAINER, "-p", PLANS, "-device", "cpu"]
+    arguments[0] = str(Path(sys.executable).parent / arguments[0])
+    with subprocess.Popen(arguments, env=trained.env, stdout=subprocess.PIPE, text=True) as process:
+        assert any("Epoch 1" in line for line in process.stdout)
+        process.kill()
+    fold = trained.model / "fold_1"
+    assert not (fold / "checkpoint_final.pth").exists()
+    assert not list(fold.glob("*.tmp"))
+    log = trained.run(arguments[0], *arguments[1:], "--c")
+    assert "Epoch 1" in log
+    assert "Epoch 0" not in log
     resumed = torch.load(fold / "checkpoint_final.pth", weights_only=True)
-    assert resumed["current_epoch"] == final["current_epoch"]
-    assert [len(values) for values in resumed["logging"].values()] == [2] * len(resumed["logging"])
+    assert resumed["current_epoch"] == 2
+    assert {len(values) for values in resumed["logging"].values()} == {2}
     shutil.rmtree(fold / "validation")
-    trained.train("--val")
+    trained.run(arguments[0], *arguments[1:], "--val")
     assert (fold / "validation" / "summary.json").exists()
 
 

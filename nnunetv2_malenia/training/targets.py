@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_malenia.attributes.plans import MaleniaPlans
-from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable
+from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable, AttributeTableError
 from nnunetv2_malenia.attributes.tables import vocabulary
 
 NO, YES, UNKNOWN = 0, 1, 2
@@ -46,6 +46,12 @@ class AttributeSpace:
         num_labels = 1 + max(value for values in labels.values() for value in values)
 
         def row(values: AspectValues) -> np.ndarray:
+            unknown = [phrase for phrase in values.phrases() if phrase not in index]
+            if unknown:
+                raise AttributeTableError(
+                    f"attributes.json states {unknown[0][0]} {unknown[0][1]!r}, which this model did not have when its "
+                    "training began; restore the table, or train anew"
+                )
             has = np.zeros(len(index), dtype=bool)
             has[[index[phrase] for phrase in values.phrases()]] = True
             return has

@@ -240,12 +240,12 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Rebuild the network from the checkpoint's own `malenia` entry, then load as nnU-Net does."""
-        checkpoint = filename_or_checkpoint
-        if isinstance(checkpoint, str):
-            checkpoint = torch.load(checkpoint, map_location=self.device, weights_only=True)
         if not self.was_initialized:
+            checkpoint = filename_or_checkpoint
+            if isinstance(checkpoint, str):
+                checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=True)
             self.plans_manager.plans["malenia"] = checkpoint["init_args"]["plans"]["malenia"]
-        super().load_checkpoint(checkpoint)
+        super().load_checkpoint(filename_or_checkpoint)
         for term in self.loss_weights:
             self.logger.local_logger.my_fantastic_logging.setdefault(f"train_{term}", [])
 

@@ -55,8 +55,12 @@ def test_labels_come_without_background_and_ignore():
 # ---------------------------------------------------------------- which labels are lesions
 
 
+def numbered(names):
+    return {name: (value,) for value, name in enumerate(names, 1)}
+
+
 def test_without_a_file_labels_are_looked_up_in_the_clinical_knowledge_table():
-    table = resolve_table(["liver", "Liver_Tumour", "renal mass"], None)
+    table = resolve_table(numbered(["liver", "Liver_Tumour", "renal mass"]), None)
     known = clinical_knowledge_table()
     assert list(table.lesions) == ["Liver_Tumour", "renal mass"]  # by the data set's names; organs are no lesions
     assert table.attributes_of("Liver_Tumour") == known.attributes_of("liver tumor")
@@ -66,13 +70,13 @@ def test_without_a_file_labels_are_looked_up_in_the_clinical_knowledge_table():
 
 def test_the_data_sets_own_file_comes_before_the_clinical_knowledge_table(tmp_path):
     path = write(tmp_path / "attributes.json", {"kidney tumor": {"density": "hypodense"}})
-    table = resolve_table(["kidney", "kidney tumor", "kidney cyst"], path)
+    table = resolve_table(numbered(["kidney", "kidney tumor", "kidney cyst"]), path)
     assert table.attributes_of("kidney tumor").stated == {"density": ("hypodense",)}
     assert table.attributes_of("kidney cyst") == clinical_knowledge_table().attributes_of("kidney cyst")
 
 
 def test_a_described_lesion_that_is_no_label_of_the_data_set_is_left_out(tmp_path):
-    assert list(resolve_table(["kidney", "kidney cyst"], write(tmp_path / "a.json")).lesions) == ["kidney cyst"]
+    assert list(resolve_table(numbered(["kidney", "kidney cyst"]), write(tmp_path / "a.json")).lesions) == ["kidney cyst"]
 
 
 @pytest.mark.parametrize("with_file", [False, True])
@@ -80,7 +84,7 @@ def test_lesion_labels_without_attributes_stop_training_with_their_names(tmp_pat
     path = write(tmp_path / "attributes.json") if with_file else None
     labels = ["kidney", "kidney tumor", "left toe tumor", "Earlobe_Nodule", "brain metastases of the moon"]
     with pytest.raises(AttributeTableError, match="without attributes") as error:
-        resolve_table(labels, path)
+        resolve_table(numbered(labels), path)
     message = one_line(error)
     for name in labels[2:]:
         assert name in message
@@ -90,13 +94,13 @@ def test_lesion_labels_without_attributes_stop_training_with_their_names(tmp_pat
 
 def test_a_data_set_without_a_lesion_is_refused():
     with pytest.raises(AttributeTableError, match=r"no label is a lesion.*liver, spleen.*attributes\.json") as error:
-        resolve_table(["liver", "spleen"], None)
+        resolve_table(numbered(["liver", "spleen"]), None)
     one_line(error)
 
 
 @pytest.mark.parametrize("organ", ["masseter_left", "cystic duct"])
 def test_an_organ_is_no_forgotten_lesion_because_of_a_part_of_its_name(organ):
-    assert list(resolve_table([organ, "liver tumor"], None).lesions) == ["liver tumor"]
+    assert list(resolve_table(numbered([organ, "liver tumor"]), None).lesions) == ["liver tumor"]
 
 
 # ---------------------------------------------------------------- cases
@@ -107,7 +111,7 @@ def test_cases_may_name_lesions_by_alias_and_keep_what_they_annotate(tmp_path):
         "c1": {"annotated": ["kidney", "kidney tumor"], "lesions": {"Renal Mass": {"location": "left kidney"}}},
         "c2": {"lesions": {"kidney-cyst": {"shape": "round-like"}}},
     }
-    table = resolve_table(["kidney", "kidney tumor", "kidney cyst"], write(tmp_path / "attributes.json", cases=cases))
+    table = resolve_table(numbered(["kidney", "kidney tumor", "kidney cyst"]), write(tmp_path / "attributes.json", cases=cases))
     tumor = table.attributes_of("kidney tumor", "c1")
     assert tumor.location == ("left kidney",)
     assert tumor.density == ("hyperdense",)
@@ -118,7 +122,7 @@ def test_cases_may_name_lesions_by_alias_and_keep_what_they_annotate(tmp_path):
 
 def test_a_label_named_by_alias_keeps_its_cases(tmp_path):
     cases = {"c1": {"lesions": {"kidney tumor": {"location": "left kidney"}}}}
-    table = resolve_table(["renal_mass"], write(tmp_path / "attributes.json", cases=cases))
+    table = resolve_table(numbered(["renal_mass"]), write(tmp_path / "attributes.json", cases=cases))
     assert table.attributes_of("renal_mass", "c1").location == ("left kidney",)
     assert table.attributes_of("renal_mass").location == ("left kidney", "right kidney")
 
@@ -167,7 +171,7 @@ def test_a_region_that_is_described_itself_is_shown_by_its_own_query():
 @pytest.mark.parametrize("region", ["kidney mass", "kidney and tumor"])
 def test_a_region_that_is_made_of_described_lesions_needs_no_attributes_of_its_own(tmp_path, region):
     labels = label_values({"background": 0, region: [1, 2], "kidney tumor": 1, "kidney cyst": 2})
-    table = resolve_table(list(labels), write(tmp_path / "attributes.json"))
+    table = resolve_table(labels, write(tmp_path / "attributes.json"))
     assert lesion_channels(labels, table.lesions, has_regions=True)[0] == ("kidney tumor", "kidney cyst")
 
 
@@ -180,7 +184,7 @@ def resolved(tmp_path, phrases, labels=None):
     EmbeddingBank.build(phrases, HashingEncoder(8)).save(bank_path)
     cases = {"c1": {"lesions": {"kidney tumor": {"surface": "ill-defined"}}}}
     labels = labels or {"kidney": (1,), "kidney tumor": (2,), "kidney cyst": (3,)}
-    table = resolve_table(list(labels), write(tmp_path / "attributes.json", cases=cases))
+    table = resolve_table(labels, write(tmp_path / "attributes.json", cases=cases))
     return resolve_plans(table, labels, has_regions=False, network={"num_tokens": 4}, bank_path=bank_path)
 
 

@@ -80,7 +80,7 @@ def loss_terms(net, labels, case_ids, *, seed=0, own_space=None):
         rng=np.random.default_rng(seed),
         device=CPU,
     )
-    output = net(image(len(labels)), net.stored_queries(targets.is_asked))
+    output = net(image(len(labels)), net.stored_queries(targets.is_asked, targets.fully_annotated))
     target = torch.from_numpy(labels)[:, None].float()
     heads = [
         F.cross_entropy(level, F.interpolate(target, level.shape[2:])[:, 0].long(), ignore_index=IGNORE)
