@@ -10,25 +10,32 @@ from nnunetv2_malenia.network.config import NUM_ASPECTS
 
 
 class TokenAspectHeads(nn.Module):
-    """The published form: each aspect is read from the token itself.
+    """Every aspect read from the token, and from what lies under its mask: mean and spread of the level's features.
 
-    An evidence form takes the same arguments and gives the same embeddings, so it can stand in for this one.
+    The token alone, as published, learns aspects slowly: its attention has to find the lesion first. An evidence form
+    takes the same arguments and gives the same embeddings, so it can stand in for this one.
     """
 
     def __init__(self, token_dim: int, embedding_dim: int) -> None:
         super().__init__()
         self.embedding_dim = embedding_dim
         self.layers = nn.Sequential(
-            nn.LayerNorm(token_dim),
-            nn.Linear(token_dim, 2 * token_dim),
+            nn.LayerNorm(3 * token_dim),
+            nn.Linear(3 * token_dim, 2 * token_dim),
             nn.GELU(),
             nn.Linear(2 * token_dim, NUM_ASPECTS * embedding_dim),
         )
 
-    def forward(self, tokens: Tensor, mask_logits: Tensor, features: Tensor) -> Tensor:
-        """tokens (B, N, D), mask_logits (B, N, Z_i, Y_i, X_i), features (B, C_i, Z_i, Y_i, X_i) -> (B, N, A, E), unit length."""
-        embeddings = self.layers(tokens).unflatten(-1, (NUM_ASPECTS, self.embedding_dim))
-        return F.normalize(embeddings.float(), dim=-1)
+    def forward(self, tokens: Tensor, mask_logits: Tensor, voxels: Tensor) -> Tensor:
+        """tokens (B, N, D), mask_logits (B, N, S), voxels (B, S, D): projected features -> (B, N, A, E), unit length."""
+        weight = mask_logits.float().sigmoid()
+        weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
+        features = voxels.float()
+        with torch.autocast(features.device.type, enabled=False):
+            mean = weight @ features
+            spread = (weight @ features.square() - mean.square()).clamp(min=1e-6).sqrt()
+        embeddings = self.layers(torch.cat([tokens, mean.to(tokens.dtype), spread.to(tokens.dtype)], dim=-1))
+        return F.normalize(embeddings.unflatten(-1, (NUM_ASPECTS, self.embedding_dim)).float(), dim=-1)
 
 
 class PhraseProjection(nn.Module):

@@ -146,7 +146,11 @@ class MaleniaNet(nn.Module):
         return [layer(feature) for layer, feature in zip(self.decoder.seg_layers, features[1:], strict=True)][::-1]
 
     def _answer(self, features: list[Tensor], queries: Queries) -> MaleniaOutput:
-        tokens, scales = self.mask_decoder([features[level] for level in self.levels])
+        class_logits = self._class_logits(features)
+        any_lesion = self._any_lesion(class_logits[0])
+        if queries.is_complete is not None:
+            any_lesion = torch.where(queries.is_complete[:, None, None, None], any_lesion, any_lesion.detach())
+        tokens, scales = self.mask_decoder([features[level] for level in self.levels], any_lesion)
         phrases = self.phrase_projection(queries.phrase_vectors, queries.phrase_aspect)
         similarity = [
             torch.einsum("bnve,ve->bnv", scale.aspect_embeddings[:, :, queries.phrase_aspect], phrases)
@@ -155,10 +159,6 @@ class MaleniaNet(nn.Module):
         log_gate = self.match_gate(similarity[-1], queries.phrase_aspect, queries.is_asked)
         text = self.fusion(self._query_embeddings(phrases, queries), tokens, log_gate)
         fine, full = features[self.levels[-1]], features[-1]
-        class_logits = self._class_logits(features)
-        any_lesion = self._any_lesion(class_logits[0])
-        if queries.is_complete is not None:
-            any_lesion = torch.where(queries.is_complete[:, None, None, None], any_lesion, any_lesion.detach())
         token_logits = self._dense(self.token_key(tokens), fine, full)
         return MaleniaOutput(
             class_logits=class_logits,

@@ -92,8 +92,12 @@ class MaskDecoder(nn.Module):
         self.lesion_score = nn.Linear(dim, 1)
         self.aspect_heads = TokenAspectHeads(dim, config.embedding_dim)
 
-    def forward(self, features: list[Tensor]) -> tuple[Tensor, list[ScaleOutput]]:
-        """features: levels (B, C_i, Z_i, Y_i, X_i), coarse to fine -> tokens (B, N, D), one ScaleOutput a level."""
+    def forward(self, features: list[Tensor], any_lesion: Tensor) -> tuple[Tensor, list[ScaleOutput]]:
+        """Share the lesions out between tokens -> tokens (B, N, D), one ScaleOutput a level.
+
+        features: levels (B, C_i, Z_i, Y_i, X_i), coarse to fine. any_lesion (B, Z, Y, X): log-odds of a lesion of any
+        type; its maximum in each coarse voxel is every token's mask to begin with, so tokens need not find lesions.
+        """
         batch_size = features[0].shape[0]
         tokens = self.tokens.expand(batch_size, -1, -1)
         identity = self.identity.expand(batch_size, -1, -1)
@@ -102,19 +106,21 @@ class MaskDecoder(nn.Module):
             shape_zyx = feature.shape[2:]
             voxels = projection(feature.flatten(2).transpose(1, 2))  # (B, S, D)
             position = sine_position(shape_zyx, voxels.shape[-1], voxels.device).to(voxels.dtype)
+            lesions = F.adaptive_max_pool3d(any_lesion[:, None], shape_zyx).flatten(2)  # (B, 1, S)
             if outputs:
                 mask_logits = F.interpolate(outputs[-1].mask_logits, size=shape_zyx, mode="trilinear").flatten(2)
             else:
-                mask_logits = self._masks(tokens, voxels)
+                mask_logits = self._masks(tokens, voxels, lesions)
             tokens = block(tokens, identity, voxels, position, mask_logits)
-            outputs.append(self._read(tokens, voxels, feature))
+            outputs.append(self._read(tokens, voxels, lesions, shape_zyx))
         return tokens, outputs
 
-    def _masks(self, tokens: Tensor, voxels: Tensor) -> Tensor:
+    def _masks(self, tokens: Tensor, voxels: Tensor, lesions: Tensor) -> Tensor:
         embedding = self.mask_embedding(self.norm(tokens)) * voxels.shape[-1] ** -0.5
-        return embedding @ voxels.transpose(1, 2)
+        return lesions + embedding @ voxels.transpose(1, 2)
 
-    def _read(self, tokens: Tensor, voxels: Tensor, feature: Tensor) -> ScaleOutput:
-        mask_logits = self._masks(tokens, voxels).unflatten(-1, feature.shape[2:])
+    def _read(self, tokens: Tensor, voxels: Tensor, lesions: Tensor, shape_zyx: torch.Size) -> ScaleOutput:
+        mask_logits = self._masks(tokens, voxels, lesions)
         lesion_logits = self.lesion_score(self.norm(tokens)).squeeze(-1)
-        return ScaleOutput(mask_logits, lesion_logits, self.aspect_heads(tokens, mask_logits, feature))
+        aspect_embeddings = self.aspect_heads(tokens, mask_logits, voxels)
+        return ScaleOutput(mask_logits.unflatten(-1, shape_zyx), lesion_logits, aspect_embeddings)

@@ -38,6 +38,13 @@ def decoder_and_levels(batch_size=2):
 # ---------------------------------------------------------------- position
 
 
+def evidence(features):
+    """Log-odds of any lesion at full resolution, twice as fine as the finest level that the tokens read."""
+    generator = torch.Generator().manual_seed(5)
+    shape = [2 * size for size in features[-1].shape[2:]]
+    return torch.randn(len(features[0]), *shape, generator=generator)
+
+
 def test_positions_agree_with_a_loop_over_z_y_and_x():
     shape, dim, octaves = (2, 3, 4), 12, [0, 5]
     encoded = sine_position(torch.Size(shape), dim, torch.device("cpu"))
@@ -69,7 +76,7 @@ def test_the_same_place_has_the_same_position_at_every_resolution():
 
 def test_tokens_answer_at_every_level():
     decoder, features = decoder_and_levels()
-    tokens, scales = decoder(features)
+    tokens, scales = decoder(features, evidence(features))
     assert tokens.shape == (2, CONFIG.num_tokens, DIM)
     assert [tuple(scale.mask_logits.shape) for scale in scales] == [(2, CONFIG.num_tokens, *s) for _, s in LEVELS]
     for scale in scales:
@@ -80,10 +87,10 @@ def test_permuting_the_learned_tokens_permutes_what_they_say():
     decoder, features = decoder_and_levels()
     order = [3, 1, 0, 2]
     with torch.no_grad():
-        tokens, before = decoder(features)
+        tokens, before = decoder(features, evidence(features))
         decoder.tokens.copy_(decoder.tokens[order].clone())
         decoder.identity.copy_(decoder.identity[order].clone())
-        moved, after = decoder(features)
+        moved, after = decoder(features, evidence(features))
     close(moved, tokens[:, order], rtol=1e-4, atol=1e-4)
     for one, other in zip(after, before, strict=True):
         for ours, theirs in zip(one, other, strict=True):
@@ -93,7 +100,7 @@ def test_permuting_the_learned_tokens_permutes_what_they_say():
 def test_every_level_reaches_the_last_masks():
     decoder, features = decoder_and_levels(1)
     features = [feature.requires_grad_() for feature in features]
-    tokens, _ = decoder(features)
+    tokens, _ = decoder(features, evidence(features))
     tokens.square().sum().backward()
     assert all(feature.grad.abs().sum() > 0 for feature in features)
 

@@ -76,7 +76,9 @@ def test_the_data_sets_own_file_comes_before_the_clinical_knowledge_table(tmp_pa
 
 
 def test_a_described_lesion_that_is_no_label_of_the_data_set_is_left_out(tmp_path):
-    assert list(resolve_table(numbered(["kidney", "kidney cyst"]), write(tmp_path / "a.json")).lesions) == ["kidney cyst"]
+    assert list(resolve_table(numbered(["kidney", "kidney cyst"]), write(tmp_path / "a.json")).lesions) == [
+        "kidney cyst"
+    ]
 
 
 @pytest.mark.parametrize("with_file", [False, True])
@@ -111,7 +113,9 @@ def test_cases_may_name_lesions_by_alias_and_keep_what_they_annotate(tmp_path):
         "c1": {"annotated": ["kidney", "kidney tumor"], "lesions": {"Renal Mass": {"location": "left kidney"}}},
         "c2": {"lesions": {"kidney-cyst": {"shape": "round-like"}}},
     }
-    table = resolve_table(numbered(["kidney", "kidney tumor", "kidney cyst"]), write(tmp_path / "attributes.json", cases=cases))
+    table = resolve_table(
+        numbered(["kidney", "kidney tumor", "kidney cyst"]), write(tmp_path / "attributes.json", cases=cases)
+    )
     tumor = table.attributes_of("kidney tumor", "c1")
     assert tumor.location == ("left kidney",)
     assert tumor.density == ("hyperdense",)
