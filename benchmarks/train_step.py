@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each trainer, after 3 that are not timed")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as results:  # trainers write logs; keep them out of the user's results
-        os.environ["nnUNet_results"] = results
+        os.environ["nnUNet_results"] = results  # noqa: SIM112 - nnU-Net spells it so
         trainers = {name: make_trainer(name, args) for name in ("nnUNetTrainer", "MaleniaTrainer")}
         malenia = trainers["MaleniaTrainer"]
         loader, validation_loader = malenia.get_dataloaders()

@@ -233,8 +233,8 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     """malenia_predict_zeroshot: segment every lesion type of an attribute table."""
     parser = argparse.ArgumentParser(
         prog="malenia_predict_zeroshot",
-        description="Segment lesion types from their attributes, seen in training or not. Options that nnUNetv2_predict "
-        "has too mean the same here.",
+        description="Segment lesion types from their attributes, seen in training or not. Options that "
+        "nnUNetv2_predict has too mean the same here.",
     )
     parser.add_argument("-i", required=True, type=Path, metavar="FOLDER", help="images, or one image")
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="output folder, made if it is not there")
@@ -304,7 +304,7 @@ def demo(argv: Sequence[str] | None = None) -> int | None:
         "types that it never saw, and score the answers. Needs no data, GPU or download.",
     )
     parser.add_argument("-o", type=Path, default=Path("malenia_demo_output"), metavar="FOLDER",
-                        help="everything goes here; run again to go on where it stopped (default: %(default)s)")  # fmt: skip
+                        help="everything goes here; run again to go on (default: %(default)s)")  # fmt: skip
     parser.add_argument("--minutes", type=int, default=15, help="rough time on two cores (default: %(default)s)")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
     parser.add_argument("--baseline", action="store_true", help="train an any-lesion nnU-Net of the same budget too")

@@ -182,8 +182,7 @@ def _environment(out: Path) -> dict[str, str]:
     folders = {name: str(out / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     for folder in folders.values():
         Path(folder).mkdir(exist_ok=True)
-    # threads that wait asleep leave the cores to nnU-Net's augmentation processes
-    return {"OMP_WAIT_POLICY": "PASSIVE", "nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", **os.environ, **folders}
+    return {"nnUNet_n_proc_DA": "2", "nnUNet_def_n_proc": "2", **os.environ, **folders}
 
 
 def _run(command: str, *arguments: object, log: Path, env: dict[str, str], show: str | None = None) -> None:

@@ -78,7 +78,8 @@ def format_table(results: Sequence[TypeResult], baseline: Sequence[TypeResult] |
         group = [result for result in results if result.seen is is_seen]
         for result in group:
             line = (
-                f"{result.name:<22}{'seen' if is_seen else 'unseen':<10}{result.cases_present:>6}{result.mean_dsc:>7.2f}"
+                f"{result.name:<22}{'seen' if is_seen else 'unseen':<10}"
+                f"{result.cases_present:>6}{result.mean_dsc:>7.2f}"
                 f"{result.volume_present_ml:>13.1f}{result.volume_absent_ml:>12.1f}"
             )
             lines.append(line + (f"{others[result.name].mean_dsc:>17.2f}" if others else ""))

@@ -27,7 +27,7 @@ class TokenAspectHeads(nn.Module):
         )
 
     def forward(self, tokens: Tensor, mask_logits: Tensor, voxels: Tensor) -> Tensor:
-        """tokens (B, N, D), mask_logits (B, N, S), voxels (B, S, D): projected features -> (B, N, A, E), unit length."""
+        """tokens (B, N, D), mask_logits (B, N, S), projected voxels (B, S, D) -> (B, N, A, E) of unit length."""
         weight = mask_logits.float().sigmoid()
         weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
         features = voxels.float()

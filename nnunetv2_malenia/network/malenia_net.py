@@ -18,8 +18,8 @@ class Queries(NamedTuple):
     """What is asked of a batch.
 
     phrase_vectors (V, E_text) float: text embeddings; phrase_aspect (V,) int64 in [0, A): the aspect of each phrase;
-    is_asked (B, Q, V) bool: the phrases that each query names, alternatives of one aspect side by side; is_complete (B,)
-    bool: samples in which every lesion type is annotated. In the others, answers teach the ordinary head nothing, since
+    is_asked (B, Q, V) bool: the phrases that each query names, alternatives of one aspect side by side. is_complete
+    (B,) bool: samples in which every lesion type is annotated. In the others, answers teach the ordinary head nothing, since
     "this type is not here" would tell it that no lesion is. None: all are complete.
     """
 
@@ -136,7 +136,7 @@ class MaleniaNet(nn.Module):
         return Queries(self.phrase_vectors, self.phrase_aspect, is_asked, is_complete)
 
     def forward(self, x: Tensor, queries: Queries | None = None) -> MaleniaOutput | Tensor | list[Tensor]:
-        """x (B, C, Z, Y, X) -> MaleniaOutput for queries; without them class logits, in a list with deep supervision."""
+        """x (B, C, Z, Y, X) -> MaleniaOutput for queries; without them class logits, a list with deep supervision."""
         features = decoder_features(self.decoder, self.encoder(x))
         if queries is None:
             return self._closed_set(features)

@@ -120,8 +120,6 @@ def marginalise(logits: Tensor, annotated: Tensor, *, has_regions: bool) -> Tens
     logits (B, K, Z, Y, X); annotated (B, K) bool. With a softmax, the probability of an unannotated class counts as
     background (marginal loss, Shi et al. 2021); a region that is not fully annotated says "absent", without a gradient.
     """
-    if annotated.all():
-        return logits
     missing = ~annotated[:, :, None, None, None]
     logits = logits.float()
     if has_regions:

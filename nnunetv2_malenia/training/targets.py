@@ -87,7 +87,7 @@ class AttributeSpace:
         )
 
     def holds(self, has: np.ndarray) -> np.ndarray:
-        """Phrases that cannot be denied of a lesion with phrases `has` (..., V) bool: its own and what overlaps them."""
+        """Phrases that cannot be denied of a lesion with phrases `has`, (..., V) bool: its own, and what overlaps."""
         return has @ self.overlap
 
     def values_of(self, case_id: str) -> np.ndarray:
@@ -207,7 +207,8 @@ class PatchTargets:
 
     is_asked (B, Q, V) bool; query_target, query_known (B, Q, Z, Y, X) bool; lesion_masks: per sample (M_b, Z, Y, X)
     bool; known (B, Z, Y, X) bool, false at the ignore label; has_phrase, holds_phrase: per sample (M_b, V) bool, the
-    lesion's own phrases and these with what overlaps them; query_fits: per sample (Q, M_b) int64; fully_annotated (B,) bool; annotated_labels (B, L) bool.
+    lesion's own phrases, and these with what overlaps them; query_fits: per sample (Q, M_b) int64; fully_annotated (B,)
+    bool; annotated_labels (B, L) bool, None if all labels of all samples are.
     """
 
     is_asked: Tensor
@@ -219,7 +220,7 @@ class PatchTargets:
     holds_phrase: list[Tensor]
     query_fits: list[Tensor]
     fully_annotated: Tensor
-    annotated_labels: Tensor
+    annotated_labels: Tensor | None
 
 
 def build_targets(
@@ -262,6 +263,7 @@ def build_targets(
         )
         fully.append(bool(annotated.all()))
         annotated_labels.append(space.annotated_labels(case_id))
+    annotated = np.stack(annotated_labels)
     codes = codes.to(device, non_blocking=True)
     answer_table = torch.from_numpy(np.stack(answers)).to(device)
     answered = torch.stack([table[:, sample] for table, sample in zip(answer_table, codes, strict=True)])
@@ -275,7 +277,7 @@ def build_targets(
         holds_phrase=[rows.to(device) for rows in holds_phrase],
         query_fits=[rows.to(device) for rows in fits],
         fully_annotated=torch.tensor(fully, device=device),
-        annotated_labels=torch.from_numpy(np.stack(annotated_labels)).to(device),
+        annotated_labels=None if annotated.all() else torch.from_numpy(annotated).to(device),
     )
 
 

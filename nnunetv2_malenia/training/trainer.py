@@ -157,8 +157,8 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
             mirror_axes = axes_without_left_right(mirror_axes, reader, self.plans_manager.transpose_forward)
             if reader != REORIENTING_READER:
                 self.print_to_log_file(
-                    f"Malenia: attributes name a side and {reader} does not say which axis is left-right, so nothing is "
-                    f'mirrored; set "overwrite_image_reader_writer": "{REORIENTING_READER}" in dataset.json'
+                    f"Malenia: attributes name a side and {reader} does not say which axis is left-right, so nothing "
+                    f'is mirrored; set "overwrite_image_reader_writer": "{REORIENTING_READER}" in dataset.json'
                 )
             self.inference_allowed_mirroring_axes = mirror_axes or None
             self.print_to_log_file(f"Malenia: mirroring axes {mirror_axes}")
@@ -206,8 +206,10 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         values = torch.stack([loss, *terms.values()]).detach().cpu().numpy()
         return dict(zip(["loss", *terms], values, strict=True))
 
-    def _segmentation_loss(self, class_logits: list[Tensor], target: list[Tensor], annotated: Tensor) -> Tensor:
+    def _segmentation_loss(self, class_logits: list[Tensor], target: list[Tensor], annotated: Tensor | None) -> Tensor:
         """nnU-Net's own loss on the ordinary head; what a case does not annotate is unknown to it."""
+        if annotated is None:
+            return self.loss(class_logits, target)
         if self.label_manager.has_regions:
             members = [list(r) if isinstance(r, tuple) else [r] for r in self.label_manager.foreground_regions]
             annotated = torch.stack([annotated[:, values].all(1) for values in members], dim=1)
