@@ -27,7 +27,7 @@ class MaleniaConfig:
     num_scales: int = 3
     max_feature_voxels: int = 32768
     num_fusion_layers: int = 3
-    text_weight: float = 0.5
+    text_weight: float = 0.8
     temperature: float = 0.1
 
     def __post_init__(self) -> None:
