@@ -1,8 +1,8 @@
 """Write docs/results.md from the stored results.
 
-    malenia_demo --baseline -o FOLDER && cp FOLDER/results.json benchmarks/results/demo_phantoms.json
-    python benchmarks/train_step.py -d 901 -p nnUNetMaleniaDemoPlans
-    python benchmarks/write_results.py
+malenia_demo --baseline -o FOLDER && cp FOLDER/results.json benchmarks/results/demo_phantoms.json
+python benchmarks/train_step.py -d 901 -p nnUNetMaleniaDemoPlans
+python benchmarks/write_results.py
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "n/a" if value is None else f"{value:.{digits}f}"
 
 
 def mean_dsc(rows: list[dict], *, seen: bool) -> str:
@@ -51,11 +51,11 @@ def main() -> None:
         "Phantoms only; not clinical data. This page is written by `benchmarks/write_results.py` from "
         "`benchmarks/results/`.",
         "",
-        f"## `malenia_demo --baseline`: {demo['epochs']} epochs of 250 steps, {options['train_cases']} training phantoms",
+        f"## `malenia_demo --baseline`: {demo['epochs']} epochs of 250 steps, {options['train_cases']} phantoms",
         "",
-        f"One run, phantom seed {options['seed']}, {options['test_cases']} held-out phantoms. DSC: mean over the cases that "
-        "hold the type. The any-lesion network is a plain nnU-Net of the same plan, optimiser and number of steps; its one "
-        "mask is scored against every type.",
+        f"One run, phantom seed {options['seed']}, {options['test_cases']} held-out phantoms. DSC: mean over the cases "
+        "that hold the type. The any-lesion network is a plain nnU-Net of the same plan, optimiser and number of "
+        "steps; its one mask is scored against every type.",
         "",
         *demo_table(demo),
         "",

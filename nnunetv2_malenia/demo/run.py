@@ -38,12 +38,12 @@ class DemoOptions:
     """What the command line chose. minutes: rough time for everything on two cores; device: cpu, cuda or mps."""
 
     output_folder: Path
-    minutes: int = 15
-    device: str = "cpu"
-    baseline: bool = False
-    train_cases: int = 100
-    test_cases: int = 16
-    seed: int = 0
+    minutes: int
+    device: str
+    baseline: bool
+    train_cases: int
+    test_cases: int
+    seed: int
 
 
 class DemoError(ValueError):

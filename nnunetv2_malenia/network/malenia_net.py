@@ -19,8 +19,8 @@ class Queries(NamedTuple):
 
     phrase_vectors (V, E_text) float: text embeddings; phrase_aspect (V,) int64 in [0, A): the aspect of each phrase;
     is_asked (B, Q, V) bool: the phrases that each query names, alternatives of one aspect side by side. is_complete
-    (B,) bool: samples in which every lesion type is annotated. In the others, answers teach the ordinary head nothing, since
-    "this type is not here" would tell it that no lesion is. None: all are complete.
+    (B,) bool: samples in which every lesion type is annotated. In the others, answers teach the ordinary head nothing,
+    since "this type is not here" would tell it that no lesion is. None: all are complete.
     """
 
     phrase_vectors: Tensor

@@ -79,7 +79,9 @@ def test_one_query_is_enough_for_a_label_manager():
 
 
 def test_outside_the_crop_nothing_is_probable():
-    full = QueryLabelManager(1).revert_cropping_on_probabilities(torch.ones(1, 2, 1, 1), [[1, 3], [0, 1], [2, 3]], (4, 2, 3))
+    full = QueryLabelManager(1).revert_cropping_on_probabilities(
+        torch.ones(1, 2, 1, 1), [[1, 3], [0, 1], [2, 3]], (4, 2, 3)
+    )
     assert full.shape == (1, 4, 2, 3)
     assert full.sum() == 2
     assert full[0, 1:3, 0, 2].tolist() == [1, 1]
