@@ -60,7 +60,7 @@ def main() -> None:
         *demo_table(demo),
         "",
         "Where the two columns of ml are alike, the answer does not depend on the query yet. The weights of the two "
-        "branches (0.2 and 0.8) were chosen after a look at these test phantoms, so this is no clean estimate.",
+        "branches (0.2 and 0.8) were chosen after training and a look at these test phantoms: no clean estimate.",
         "",
         "## One training step",
         "",
