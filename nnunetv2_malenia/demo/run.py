@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -153,7 +154,7 @@ def write_small_plans(preprocessed: Path, *, patch_size: tuple[int, int, int], f
     write_json(preprocessed / f"{PLANS}.json", plans)
 
 
-def _score(raw: Path, find: object, label: int | None = None) -> list[TypeResult]:
+def _score(raw: Path, find: Callable[[Path, str], Path], label: int | None = None) -> list[TypeResult]:
     """Score the masks that `find(reference_file, name)` names; with `label`, files are label maps."""
     values = json.loads((raw / REFERENCE_LABELS).read_text())
     labels = {name: values[name] for name in (*SEEN, *UNSEEN)}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from nnunetv2_malenia.attributes.bank import EmbeddingBank, default_bank, embed_phrases
 from nnunetv2_malenia.attributes.plans import MaleniaPlans
 from nnunetv2_malenia.attributes.schema import AttributeTable, AttributeTableError, CaseEntry, LesionEntry
 from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes, vocabulary
-from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
+from nnunetv2_malenia.attributes.text_encoder import minilm_encoder
 
 LESION_WORDS = re.compile(
     r"(?<![a-z])(tumou?rs?|cysts?|lesions?|cancers?|mass(es)?|nodules?|stones?|calcul(us|i)|abscess(es)?)(?![a-z])"
@@ -98,8 +97,7 @@ def resolve_plans(
     bank = EmbeddingBank.load(bank_path) if bank_path else default_bank()
     trained = set(table.phrases())
     phrases = list(dict.fromkeys([*(p for p in vocabulary().phrases() if p in bank), *table.phrases()]))
-    encoder: Callable[[], TextEncoder] = minilm_encoder
-    bank = embed_phrases(phrases, bank, encoder)
+    bank = embed_phrases(phrases, bank, minilm_encoder)
     plans = MaleniaPlans(
         network=network,
         encoder=bank.fingerprint,

@@ -181,7 +181,7 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         target = (
             [level.to(self.device, non_blocking=True) for level in target]
             if isinstance(target, list)
-            else (target.to(self.device, non_blocking=True))
+            else target.to(self.device, non_blocking=True)
         )
         net = self._malenia_net()
         self.optimizer.zero_grad(set_to_none=True)
@@ -237,7 +237,7 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         logging.update({key: plain_numbers(values) for key, values in logging.items()})
         self._best_ema = plain_numbers(self._best_ema)
         super().save_checkpoint(filename + ".tmp")
-        if os.path.isfile(filename + ".tmp"):
+        if self.local_rank == 0 and not self.disable_checkpointing:
             os.replace(filename + ".tmp", filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
