@@ -61,6 +61,8 @@ def tiny_net(
     *,
     backbone: nn.Module | None = None,
     own_queries: list[list[int]] = [[0, 3], [1, 4, 5]],  # noqa: B006 - never changed
+    own_rivals: list[list[int]] = [[1, 2, 4], [0, 2, 3, 6]],  # noqa: B006
+    trained_phrases: list[int] = [0, 1, 2, 3, 4, 5, 6],  # noqa: B006
     lesion_channels: dict[int, list[int]] | None = None,
     has_regions: bool = False,
     seed: int = 0,
@@ -71,8 +73,10 @@ def tiny_net(
         config,
         patch_size=list(PATCH_SIZE),
         phrase_aspect=PHRASE_ASPECT,
+        trained_phrases=trained_phrases,
         text_dim=TEXT_DIM,
         own_queries=own_queries,
+        own_rivals=own_rivals,
         lesion_channels={2: [0], 3: [1]} if lesion_channels is None else lesion_channels,
         has_regions=has_regions,
     )

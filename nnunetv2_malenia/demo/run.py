@@ -29,7 +29,7 @@ CONFIGURATION = "3d_fullres"
 PHANTOMS = PhantomConfig(lesion_size=1.4, scanner=Scanner(noise_hu=(4.0, 8.0)))  # what minutes on a CPU can learn
 SOFT_TISSUE_WINDOW = {"percentile_00_5": -150.0, "percentile_99_5": 350.0, "mean": 60.0, "std": 80.0}  # HU
 PATCH_SIZE = (32, 40, 40)
-FEATURES = (16, 32, 64, 128)
+FEATURES = (8, 32, 64, 128)
 # minutes on two cores -> epochs of 250 steps, of the numbers that nnU-Net has trainers for
 EPOCHS_BY_MINUTES = ((15, 5), (30, 10), (60, 20), (150, 50), (300, 100), (750, 250))
 
@@ -76,7 +76,7 @@ def run_demo(options: DemoOptions) -> None:
         write_phantom_dataset(
             raw, train_cases=options.train_cases, test_cases=options.test_cases, seed=options.seed, config=PHANTOMS
         )
-    model = _prepare_and_train(out, DATASET, options.device, env, f"MaleniaTrainer_{epochs}epochs")
+    model = _prepare_and_train(out, DATASET, options.device, env, f"MaleniaTrainerMirrorDA_{epochs}epochs")
     predictions = out / "predictions"
     _run("malenia_predict_zeroshot", "-i", raw / "imagesTs", "-o", predictions, "--attributes", raw / QUERY_TABLE,
          "-m", model, "-f", "0", "-device", options.device, "-npp", "1", "-nps", "1", "--save_masks",
@@ -88,7 +88,7 @@ def run_demo(options: DemoOptions) -> None:
         if not baseline_raw.exists():
             write_any_lesion_dataset(baseline_raw, raw)
         baseline_model = _prepare_and_train(
-            out, BASELINE_DATASET, options.device, env, f"nnUNetTrainerAdamW_{epochs}epochs"
+            out, BASELINE_DATASET, options.device, env, f"nnUNetTrainerAdamWMirrorDA_{epochs}epochs"
         )
         baseline_predictions = out / "predictions_any_lesion"
         _run("nnUNetv2_predict_from_modelfolder", "-i", raw / "imagesTs", "-o", baseline_predictions,

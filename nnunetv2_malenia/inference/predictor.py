@@ -19,7 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
 from nnunetv2_malenia.attributes.bank import EmbeddingBank, embed_phrases
-from nnunetv2_malenia.attributes.plans import MaleniaPlans
+from nnunetv2_malenia.attributes.plans import MaleniaPlans, is_rival
 from nnunetv2_malenia.attributes.schema import ASPECTS, AttributeTable, LesionQuery, has_laterality
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, queries
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
@@ -178,8 +178,15 @@ class MaleniaPredictor(nnUNetPredictor):
             fingerprint=self.malenia_plans.encoder,
         )
         asked = [list(query.attributes.phrases()) for query in self.queries]
-        bank = embed_phrases(list(dict.fromkeys(p for phrases in asked for p in phrases)), stored, encoder)
-        is_asked = torch.tensor([[phrase in phrases for phrase in bank.phrases] for phrases in asked], dtype=torch.bool)
+        trained = self.malenia_plans.trained_phrases()  # what an asked phrase is weighed against
+        bank = embed_phrases(
+            list(dict.fromkeys([*trained, *(p for phrases in asked for p in phrases)])), stored, encoder
+        )
+        asked_and_rival = [
+            [(phrase in phrases, phrase in trained and is_rival(phrase, phrases)) for phrase in bank.phrases]
+            for phrases in asked
+        ]
+        is_asked, is_rival_of = torch.tensor(asked_and_rival, dtype=torch.bool).unbind(-1)
         aspects = torch.tensor([ASPECTS.index(aspect) for aspect, _ in bank.phrases], dtype=torch.int64)
         if has_laterality(query.attributes for query in self.queries) and self.allowed_mirroring_axes is not None:
             reader = self.plans_manager.image_reader_writer_class.__name__
@@ -187,7 +194,9 @@ class MaleniaPredictor(nnUNetPredictor):
                 axes_without_left_right(self.allowed_mirroring_axes, reader, self.plans_manager.transpose_forward)
                 or None
             )
-        self.network = QueryNetwork(self.network, torch.from_numpy(np.array(bank.vectors)), aspects, is_asked)
+        self.network = QueryNetwork(
+            self.network, torch.from_numpy(np.array(bank.vectors)), aspects, is_asked, is_rival_of
+        )
         self.label_manager = QueryLabelManager(len(self.queries))
 
     def predict_cases(

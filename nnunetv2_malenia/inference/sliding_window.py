@@ -20,20 +20,23 @@ class QueryNetwork(nn.Module):
     nnU-Net's predictor blends these as it blends class logits, and loads each fold's weights into the net inside.
     """
 
-    def __init__(self, net: MaleniaNet, phrase_vectors: Tensor, phrase_aspect: Tensor, is_asked: Tensor) -> None:
-        """phrase_vectors (V, E_text), phrase_aspect (V,) int64, is_asked (Q, V) bool."""
+    def __init__(
+        self, net: MaleniaNet, phrase_vectors: Tensor, phrase_aspect: Tensor, is_asked: Tensor, is_rival: Tensor
+    ) -> None:
+        """phrase_vectors (V, E_text), phrase_aspect (V,) int64, is_asked and is_rival (Q, V) bool."""
         super().__init__()
         self.net = net
         self.register_buffer("query_vectors", phrase_vectors)
         self.register_buffer("query_aspect", phrase_aspect)
         self.register_buffer("is_asked", is_asked)
+        self.register_buffer("is_rival", is_rival)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         return self.net.load_state_dict(state_dict, strict=strict, assign=assign)
 
     def forward(self, x: Tensor) -> Tensor:
-        asked = self.is_asked.expand(x.shape[0], -1, -1)
-        output = self.net(x, Queries(self.query_vectors, self.query_aspect, asked))
+        asked, rival = (each.expand(x.shape[0], -1, -1) for each in (self.is_asked, self.is_rival))
+        output = self.net(x, Queries(self.query_vectors, self.query_aspect, asked, rival))
         return torch.logit(self.net.query_probabilities(output), eps=LOGIT_EPS)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,28 +59,71 @@ class PhraseProjection(nn.Module):
         return F.normalize(projected, dim=-1)
 
 
-class MatchGate(nn.Module):
-    """How well a token fits a query: a calibrated log-probability, aspect by aspect.
+class DenseAspectHeads(nn.Module):
+    """Every aspect read at every voxel of the finest token level: what a lesion there would look like.
 
-    log g = sum over stated aspects of w_a * log sigmoid(s_a * cos_a + b_a), where cos_a is the token's cosine to the
-    best of the query's alternatives. The weight w_a >= 0 is how far an aspect is trusted; an unstated one says nothing,
-    so a query that states nothing fits every token.
+    The text branch compares these embeddings with the query's phrases aspect by aspect, so a new combination of known
+    attributes is a conjunction of known answers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int, token_dim: int, embedding_dim: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.full((NUM_ASPECTS,), 6.0))
-        self.bias = nn.Parameter(torch.full((NUM_ASPECTS,), 2.0))  # start generous: a shut gate passes no gradient
+        self.embedding_dim = embedding_dim
+        self.layers = nn.Sequential(
+            nn.LayerNorm(channels),
+            nn.Linear(channels, token_dim),
+            nn.GELU(),
+            nn.Linear(token_dim, NUM_ASPECTS * embedding_dim),
+        )
+
+    def forward(self, voxels: Tensor) -> Tensor:
+        """voxels (B, S, C) -> (B, S, A, E), of any length."""
+        return self.layers(voxels).unflatten(-1, (NUM_ASPECTS, self.embedding_dim))
+
+
+def phrase_similarity(aspect_embeddings: Tensor, phrases: Tensor, phrase_aspect: Tensor) -> Tensor:
+    """Cosine to each phrase in its own aspect: (B, K, A, E) of any length, (V, E) of unit length -> (B, K, V) float32.
+
+    As one product with a (A * E, V) matrix that holds each phrase in its aspect's rows, divided by the embeddings'
+    lengths afterwards: for every voxel, normalised embeddings would be many times larger than the answer.
+    """
+    of_aspect = F.one_hot(phrase_aspect, NUM_ASPECTS).float()  # (V, A)
+    with torch.autocast(phrases.device.type, enabled=False):
+        embeddings = aspect_embeddings.float()
+        weight = torch.einsum("va,ve->aev", of_aspect, phrases.float()).flatten(0, 1)
+        length = torch.linalg.vector_norm(embeddings, dim=-1).clamp(min=1e-6)  # (B, K, A)
+        return (embeddings.flatten(2) @ weight) / length[..., phrase_aspect]
+
+
+class MatchGate(nn.Module):
+    """How well what is at a token or voxel fits a query: a calibrated log-probability, aspect by aspect.
+
+    For each stated aspect, odds_a = sum over its asked phrases of e^(cos / T), over the same sum for their rivals, the
+    phrases of that aspect which cannot be true together with an asked one: the odds that MP-NCE teaches.
+    log g = sum over stated aspects of w_a log sigmoid(s_a log(odds_a) + b_a). An aspect that is unstated, or for which
+    every known value is asked, says nothing, so a query that states nothing fits everything.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.scale = nn.Parameter(torch.ones(NUM_ASPECTS))
+        self.bias = nn.Parameter(torch.ones(NUM_ASPECTS))  # start generous: not refuted counts as a fit
         self.raw_weight = nn.Parameter(torch.zeros(NUM_ASPECTS))
 
-    def forward(self, similarity: Tensor, phrase_aspect: Tensor, is_asked: Tensor) -> Tensor:
-        """similarity (B, N, V) cosine, phrase_aspect (V,), is_asked (B, Q, V) bool -> (B, Q, N) float32, <= 0."""
-        similarity = similarity.float()
-        log_gate = similarity.new_zeros(similarity.shape[0], is_asked.shape[1], similarity.shape[1])
-        weight = F.softplus(self.raw_weight)
-        for aspect in range(NUM_ASPECTS):
-            asked = is_asked & (phrase_aspect == aspect)
-            best = similarity[:, None].masked_fill(~asked[:, :, None], -1.0).amax(-1)
-            fit = weight[aspect] * F.logsigmoid(self.scale[aspect] * best + self.bias[aspect])
-            log_gate = log_gate + fit * asked.any(-1, keepdim=True)
-        return log_gate
+    def forward(self, similarity: Tensor, phrase_aspect: Tensor, is_asked: Tensor, is_rival: Tensor) -> Tensor:
+        """similarity (B, K, V) cosine; phrase_aspect (V,); is_asked, is_rival (B, Q, V) bool -> (B, Q, K) float32."""
+        of_aspect = F.one_hot(phrase_aspect, NUM_ASPECTS).bool()  # (V, A)
+        asked, rival = ((each[..., None] & of_aspect).float() for each in (is_asked, is_rival))  # (B, Q, V, A)
+        counts = (asked.sum(2) > 0) & (rival.sum(2) > 0)  # (B, Q, A)
+        with torch.autocast(similarity.device.type, enabled=False):
+            likelihood = (similarity.float() / self.temperature).exp()
+            sums = [
+                likelihood @ each.transpose(1, 2).flatten(2)  # (B, V, Q * A) -> (B, K, Q * A)
+                for each in (asked, rival)
+            ]
+            floor = math.exp(-1 / self.temperature)  # of one phrase; where there is none, the term does not count
+            log_odds = sums[0].clamp(min=floor).log() - sums[1].clamp(min=floor).log()
+            log_odds = log_odds.unflatten(-1, (is_asked.shape[1], NUM_ASPECTS))  # (B, K, Q, A)
+            fit = F.softplus(self.raw_weight) * F.logsigmoid(self.scale * log_odds + self.bias)
+            return (fit * counts[:, None]).sum(-1).transpose(1, 2)

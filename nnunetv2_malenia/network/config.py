@@ -15,15 +15,15 @@ class MaleniaConfig:
     embedding_dim: E, width of the space shared by aspect embeddings and projected phrases.
     num_scales: decoder levels that the tokens read and are supervised at, counted from the finest (3 in the paper).
     max_feature_voxels: the finest of these levels has at most this many voxels a patch.
-    num_fusion_layers: deep-fusion layers of the text branch; 0 leaves the query as the sum of its aspects.
+    num_fusion_layers: deep-fusion layers of the text branch; 0 leaves it to the dense match alone.
     text_weight: share of the text branch in the ensemble; 0 is the mask branch alone, 1 the text branch alone.
-    temperature: softmax divisor of MP-NCE.
+    temperature: softmax divisor of MP-NCE, and of the odds that the match reads.
     """
 
     num_tokens: int = 16
     token_dim: int = 96
     num_heads: int = 4
-    embedding_dim: int = 64
+    embedding_dim: int = 32
     num_scales: int = 3
     max_feature_voxels: int = 32768
     num_fusion_layers: int = 3

@@ -54,14 +54,12 @@ class CrossModalFusion(nn.Module):
             torch.randn(NUM_ASPECTS, config.embedding_dim, dim) * (NUM_ASPECTS * config.embedding_dim) ** -0.5
         )
         self.layers = nn.ModuleList(DeepFusionLayer(dim, config.num_heads) for _ in range(config.num_fusion_layers))
-        self.fusion_scale = nn.Parameter(torch.full((dim,), 0.1)) if self.layers else None
+        self.fusion_scale = nn.Parameter(torch.full((dim,), 0.1))
 
     def forward(self, query_embeddings: Tensor, tokens: Tensor, log_gate: Tensor) -> Tensor:
         """query_embeddings (B, Q, A, E), zero where unstated; tokens (B, N, D); log_gate (B, Q, N) -> (B, Q, D)."""
         num_queries = query_embeddings.shape[1]
         summed = self.any_lesion + torch.einsum("bqae,aed->bqd", query_embeddings, self.aspect_terms)
-        if not self.layers:
-            return summed
         text = summed.flatten(0, 1)[:, None]
         scene = tokens.repeat_interleave(num_queries, dim=0)
         bias = log_gate.detach().flatten(0, 1)[:, None]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_malenia.network.aspect_heads import MatchGate, PhraseProjection
+from nnunetv2_malenia.network.aspect_heads import DenseAspectHeads, MatchGate, PhraseProjection, phrase_similarity
 from nnunetv2_malenia.network.config import NUM_ASPECTS, MaleniaConfig
 from nnunetv2_malenia.network.fusion import CrossModalFusion
 from nnunetv2_malenia.network.mask_decoder import MaskDecoder, ScaleOutput
@@ -18,31 +18,34 @@ class Queries(NamedTuple):
     """What is asked of a batch.
 
     phrase_vectors (V, E_text) float: text embeddings; phrase_aspect (V,) int64 in [0, A): the aspect of each phrase;
-    is_asked (B, Q, V) bool: the phrases that each query names, alternatives of one aspect side by side. is_complete
-    (B,) bool: samples in which every lesion type is annotated. In the others, answers teach the ordinary head nothing,
-    since "this type is not here" would tell it that no lesion is. None: all are complete.
+    is_asked (B, Q, V) bool: the phrases that each query names, alternatives of one aspect side by side; is_rival
+    (B, Q, V) bool: the phrases that speak against it.
     """
 
     phrase_vectors: Tensor
     phrase_aspect: Tensor
     is_asked: Tensor
-    is_complete: Tensor | None = None
+    is_rival: Tensor
 
 
 class MaleniaOutput(NamedTuple):
     """Everything that training supervises and prediction reads.
 
-    class_logits: ordinary head, list of (B, K, Z_i, Y_i, X_i), finest first; scales: one ScaleOutput a level, coarse to
-    fine; similarity (B, N, V): cosine of each token to each phrase, per level; log_gate (B, Q, N): the match;
-    mask_probabilities, text_logits (B, Q, Z, Y, X): the two branches.
+    class_logits: ordinary head, list of (B, K, Z_i, Y_i, X_i), finest first; any_lesion (B, Z, Y, X): log-odds of a
+    lesion of any type; scales: one ScaleOutput a level, coarse to fine; similarity (B, N, V): cosine of each token to
+    each phrase, per level; log_gate (B, Q, N): the match of tokens. On the finest token level, in rows of S voxels:
+    dense_similarity (B, S, V), and the two branches' answers to "if here is a lesion, does it fit?", mask_fit (B, Q, S)
+    a probability, text_fit (B, Q, S) logits.
     """
 
     class_logits: list[Tensor]
+    any_lesion: Tensor
     scales: list[ScaleOutput]
     similarity: list[Tensor]
     log_gate: Tensor
-    mask_probabilities: Tensor
-    text_logits: Tensor
+    dense_similarity: Tensor
+    mask_fit: Tensor
+    text_fit: Tensor
 
 
 def decoder_features(decoder: nn.Module, skips: list[Tensor]) -> list[Tensor]:
@@ -81,15 +84,18 @@ class MaleniaNet(nn.Module):
         *,
         patch_size: list[int],
         phrase_aspect: list[int],
+        trained_phrases: list[int],
         text_dim: int,
         own_queries: list[list[int]],
+        own_rivals: list[list[int]],
         lesion_channels: dict[int, list[int]],
         has_regions: bool,
     ) -> None:
         """backbone: an encoder-decoder U-Net of dynamic_network_architectures, 3-D.
 
-        patch_size: zyx, voxels. phrase_aspect: aspect index of each of the V stored phrases. own_queries: for each
-        lesion type of the data set, the stored phrases that describe it. lesion_channels: output channel -> lesion
+        patch_size: zyx, voxels. phrase_aspect: aspect index of each stored phrase; trained_phrases: those that
+        training asks for, V of them. own_queries: for each lesion type of the data set, the trained phrases that
+        describe it; own_rivals: those that speak against it. lesion_channels: output channel -> lesion
         types (indices into own_queries) whose union it shows. has_regions: channels are sigmoid regions.
         Raises ValueError for a backbone without the decoder that the tokens read from.
         """
@@ -105,25 +111,28 @@ class MaleniaNet(nn.Module):
         self.encoder, self.decoder = backbone.encoder, backbone.decoder
         channels = list(self.encoder.output_channels)[::-1]
         self.levels = choose_levels(patch_size, self.encoder.strides, config)
+        dim, fine, full = config.token_dim, channels[self.levels[-1]], channels[-1]
+        self.lesion_head = nn.Conv3d(full, 1, 1)
+        self.coarse_lesion_head = nn.Conv3d(fine, 1, 1, bias=False)
         self.mask_decoder = MaskDecoder([channels[level] for level in self.levels], config)
         self.phrase_projection = PhraseProjection(text_dim, config.embedding_dim)
-        self.match_gate = MatchGate()
-        self.fusion = CrossModalFusion(config)
-        dim, fine, full = config.token_dim, channels[self.levels[-1]], channels[-1]
-        self.token_key = nn.Linear(dim, fine + full + 1)
-        self.text_key = nn.Linear(dim, fine + full + 1)
-        for key in (self.token_key, self.text_key):  # at first every query is answered with any lesion
-            nn.init.normal_(key.weight, std=0.1 * dim**-0.5)
-            nn.init.zeros_(key.bias)
+        self.dense_aspects = DenseAspectHeads(fine + full, dim, config.embedding_dim)
+        self.token_gate, self.dense_gate = MatchGate(config.temperature), MatchGate(config.temperature)
+        self.token_key = nn.Linear(dim, fine + 1)
+        if config.num_fusion_layers:
+            self.fusion = CrossModalFusion(config)
+            self.text_key = nn.Linear(dim, fine + 1)
+            nn.init.normal_(self.text_key.weight, std=0.1 * dim**-0.5)  # at first the dense match decides alone
+            nn.init.zeros_(self.text_key.bias)
         self.has_regions = has_regions
         self.lesion_channels = lesion_channels
         num_channels = self.decoder.seg_layers[-1].out_channels
         self.other_channels = [channel for channel in range(num_channels) if channel not in lesion_channels]
-        is_own = torch.zeros(len(own_queries), len(phrase_aspect), dtype=torch.bool)
-        for row, phrases in zip(is_own, own_queries, strict=True):
-            row[phrases] = True
-        self.register_buffer("own_is_asked", is_own)
+        self.register_buffer("own_is_asked", _rows_with(own_queries, len(trained_phrases)))
+        self.register_buffer("own_is_rival", _rows_with(own_rivals, len(trained_phrases)))
         self.register_buffer("phrase_aspect", torch.tensor(phrase_aspect, dtype=torch.int64))
+        self.register_buffer("trained_phrases", torch.tensor(trained_phrases, dtype=torch.int64))
+        self.register_buffer("trained_aspect", self.phrase_aspect[self.trained_phrases])
         self.register_buffer("phrase_vectors", torch.zeros(len(phrase_aspect), text_dim))
 
     def set_phrase_vectors(self, phrase_vectors: Tensor, aspect_means: Tensor) -> None:
@@ -131,9 +140,9 @@ class MaleniaNet(nn.Module):
         self.phrase_vectors.copy_(phrase_vectors)
         self.phrase_projection.aspect_means.copy_(aspect_means)
 
-    def stored_queries(self, is_asked: Tensor, is_complete: Tensor | None = None) -> Queries:
-        """Queries over the stored phrases; is_asked (B, Q, V) bool, is_complete (B,) bool."""
-        return Queries(self.phrase_vectors, self.phrase_aspect, is_asked, is_complete)
+    def trained_queries(self, is_asked: Tensor, is_rival: Tensor) -> Queries:
+        """Queries over the trained phrases; is_asked, is_rival (B, Q, V) bool."""
+        return Queries(self.phrase_vectors[self.trained_phrases], self.trained_aspect, is_asked, is_rival)
 
     def forward(self, x: Tensor, queries: Queries | None = None) -> MaleniaOutput | Tensor | list[Tensor]:
         """x (B, C, Z, Y, X) -> MaleniaOutput for queries; without them class logits, a list with deep supervision."""
@@ -142,39 +151,34 @@ class MaleniaNet(nn.Module):
             return self._closed_set(features)
         return self._answer(features, queries)
 
-    def _class_logits(self, features: list[Tensor]) -> list[Tensor]:
-        return [layer(feature) for layer, feature in zip(self.decoder.seg_layers, features[1:], strict=True)][::-1]
-
     def _answer(self, features: list[Tensor], queries: Queries) -> MaleniaOutput:
-        class_logits = self._class_logits(features)
-        any_lesion = self._any_lesion(class_logits[0])
-        if queries.is_complete is not None:
-            any_lesion = torch.where(queries.is_complete[:, None, None, None], any_lesion, any_lesion.detach())
-        tokens, scales = self.mask_decoder([features[level] for level in self.levels], any_lesion)
-        phrases = self.phrase_projection(queries.phrase_vectors, queries.phrase_aspect)
-        similarity = [
-            torch.einsum("bnve,ve->bnv", scale.aspect_embeddings[:, :, queries.phrase_aspect], phrases)
-            for scale in scales
+        class_logits = [layer(feature) for layer, feature in zip(self.decoder.seg_layers, features[1:], strict=True)][
+            ::-1
         ]
-        log_gate = self.match_gate(similarity[-1], queries.phrase_aspect, queries.is_asked)
-        text = self.fusion(self._query_embeddings(phrases, queries), tokens, log_gate)
         fine, full = features[self.levels[-1]], features[-1]
-        token_logits = self._dense(self.token_key(tokens), fine, full)
+        coarse = F.interpolate(self.coarse_lesion_head(fine), size=full.shape[2:], mode="trilinear")
+        any_lesion = (self.lesion_head(full) + coarse)[:, 0]
+        tokens, scales = self.mask_decoder([features[level] for level in self.levels], any_lesion.detach())
+        phrases = self.phrase_projection(queries.phrase_vectors, queries.phrase_aspect)
+        voxels = torch.cat([fine, F.adaptive_avg_pool3d(full, fine.shape[2:])], dim=1).flatten(2).transpose(1, 2)
+        dense_similarity = phrase_similarity(self.dense_aspects(voxels), phrases, queries.phrase_aspect)
+        similarity = [phrase_similarity(scale.aspect_embeddings, phrases, queries.phrase_aspect) for scale in scales]
+        asked = (queries.phrase_aspect, queries.is_asked, queries.is_rival)
+        log_gate = self.token_gate(similarity[-1], *asked)
+        text_fit = logit_of(self.dense_gate(dense_similarity, *asked))
+        if self.config.num_fusion_layers:
+            fused = self.fusion(self._query_embeddings(phrases, queries), tokens, log_gate)
+            text_fit = text_fit + against_voxels(self.text_key(fused), fine)
         return MaleniaOutput(
             class_logits=class_logits,
+            any_lesion=any_lesion,
             scales=scales,
             similarity=similarity,
             log_gate=log_gate,
-            mask_probabilities=self._gated_masks(any_lesion, token_logits, scales[-1].lesion_logits, log_gate),
-            text_logits=any_lesion[:, None] + self._dense(self.text_key(text), fine, full),
+            dense_similarity=dense_similarity,
+            mask_fit=self._mask_fit(against_voxels(self.token_key(tokens), fine), scales[-1].lesion_logits, log_gate),
+            text_fit=text_fit,
         )
-
-    def _any_lesion(self, class_logits: Tensor) -> Tensor:
-        """Log-odds that a voxel is in a lesion of any type, from the ordinary head -> (B, Z, Y, X)."""
-        lesions = class_logits[:, list(self.lesion_channels)]
-        if self.has_regions:
-            return lesions.amax(1)
-        return lesions.logsumexp(1) - class_logits[:, self.other_channels].logsumexp(1)
 
     @staticmethod
     def _query_embeddings(phrases: Tensor, queries: Queries) -> Tensor:
@@ -186,31 +190,22 @@ class MaleniaNet(nn.Module):
         return total / count.clamp(min=1)[..., None]
 
     @staticmethod
-    def _dense(keys: Tensor, fine: Tensor, full: Tensor) -> Tensor:
-        """keys (B, K, C_fine + C_full + 1) against every voxel of both levels -> logits (B, K, Z, Y, X).
+    def _mask_fit(token_logits: Tensor, lesion_logits: Tensor, log_gate: Tensor) -> Tensor:
+        """The share of a voxel that tokens hold which fit the query -> (B, Q, S) in [0, 1].
 
-        `Q · Linear(F)` is computed as `(Linear^T Q) · F`, so no key volume wider than the feature is ever made.
+        sum_n g_qn s_n(x), where s = softmax over tokens of mask_n(x) + log sigmoid(lesion_n): tokens share out every
+        voxel between them, and the match says which of them the query means.
         """
-        key_fine, key_full, bias = keys.split([fine.shape[1], full.shape[1], 1], dim=-1)
-        coarse = torch.einsum("bkc,bczyx->bkzyx", key_fine, fine)
-        logits = torch.einsum("bkc,bczyx->bkzyx", key_full, full) + bias[..., None, None]
-        return logits + F.interpolate(coarse, size=full.shape[2:], mode="trilinear")
-
-    @staticmethod
-    def _gated_masks(any_lesion: Tensor, token_logits: Tensor, lesion_logits: Tensor, log_gate: Tensor) -> Tensor:
-        """Where lesions are, times the share of it held by tokens that fit the query -> (B, Q, Z, Y, X) in [0, 1].
-
-        p_q(x) = sigmoid(any(x)) sum_n g_qn s_n(x), where s = softmax over tokens of mask_n(x) + log sigmoid(lesion_n):
-        tokens share out every voxel between them, and the match says which of them the query means.
-        """
-        share = (token_logits + F.logsigmoid(lesion_logits)[..., None, None, None]).softmax(1)
-        fitting = torch.einsum("bqn,bnzyx->bqzyx", log_gate.exp().to(share.dtype), share)
-        return any_lesion.sigmoid()[:, None] * fitting
+        share = (token_logits + F.logsigmoid(lesion_logits)[..., None]).softmax(1)
+        return log_gate.exp().to(share.dtype) @ share
 
     def query_probabilities(self, output: MaleniaOutput) -> Tensor:
-        """The ensemble of both branches, (B, Q, Z, Y, X) float32 in [0, 1]."""
+        """A lesion is here, and it fits by the ensemble of both branches: (B, Q, Z, Y, X) float32 in [0, 1]."""
         weight = self.config.text_weight
-        return (1 - weight) * output.mask_probabilities.float() + weight * output.text_logits.float().sigmoid()
+        fit = (1 - weight) * output.mask_fit.float() + weight * output.text_fit.float().sigmoid()
+        fit = fit.unflatten(-1, output.scales[-1].mask_logits.shape[2:])
+        fit = F.interpolate(fit, size=output.any_lesion.shape[1:], mode="trilinear")
+        return output.any_lesion.float().sigmoid()[:, None] * fit
 
     def _closed_set(self, features: list[Tensor]) -> Tensor | list[Tensor]:
         """Class logits in the data set's label order: ordinary head, its lesion channels replaced by query masks.
@@ -218,8 +213,8 @@ class MaleniaNet(nn.Module):
         With a softmax, a lesion's logit is logit(p) + logsumexp of the other channels, so that its probability against
         them is the query's own p; with regions it is logit(p) itself.
         """
-        batch_size = features[0].shape[0]
-        output = self._answer(features, self.stored_queries(self.own_is_asked.expand(batch_size, -1, -1)))
+        asked, rival = (each.expand(features[0].shape[0], -1, -1) for each in (self.own_is_asked, self.own_is_rival))
+        output = self._answer(features, self.trained_queries(asked, rival))
         query_logits = torch.logit(self.query_probabilities(output), eps=1e-4)
         head = output.class_logits[0].float()
         base = 0.0 if self.has_regions else head[:, self.other_channels].logsumexp(1)
@@ -228,3 +223,26 @@ class MaleniaNet(nn.Module):
             channels[channel] = query_logits[:, lesions].amax(1) + base
         composed = torch.stack(channels, dim=1)
         return [composed, *output.class_logits[1:]] if self.decoder.deep_supervision else composed
+
+
+def _rows_with(rows: list[list[int]], width: int) -> Tensor:
+    """(len(rows), width) bool, true at the listed columns."""
+    table = torch.zeros(len(rows), width, dtype=torch.bool)
+    for row, columns in zip(table, rows, strict=True):
+        row[columns] = True
+    return table
+
+
+def logit_of(log_probability: Tensor) -> Tensor:
+    """log p <= 0 -> log(p / (1 - p)), at most about 14 where p is 1."""
+    log_probability = log_probability.clamp(max=-1e-6)
+    return log_probability - (-log_probability.expm1()).log()
+
+
+def against_voxels(keys: Tensor, feature: Tensor) -> Tensor:
+    """keys (B, K, C + 1) against every voxel of feature (B, C, Z, Y, X) -> logits (B, K, S).
+
+    `Q · Linear(F)` is computed as `(Linear^T Q) · F`, so no key volume wider than the feature is ever made.
+    """
+    weight, bias = keys.split([feature.shape[1], 1], dim=-1)
+    return weight @ feature.flatten(2) + bias

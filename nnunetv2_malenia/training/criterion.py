@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnunetv2_malenia.network.config import NUM_ASPECTS
-from nnunetv2_malenia.network.malenia_net import MaleniaOutput
+from nnunetv2_malenia.network.malenia_net import MaleniaOutput, logit_of
 from nnunetv2_malenia.training.losses import (
     lesion_loss,
     masked_bce,
@@ -23,10 +23,12 @@ from nnunetv2_malenia.training.targets import UNKNOWN, YES, PatchTargets
 
 LOSS_WEIGHTS: Mapping[str, float] = {
     "segmentation": 1.0,
+    "any_lesion": 1.0,
     "token_mask": 1.0,
     "lesion": 0.5,
     "mp_nce": 0.5,
     "match": 0.5,
+    "text_match": 0.5,
     "mask_branch": 1.0,
     "text_branch": 1.0,
 }
@@ -34,9 +36,12 @@ LOGIT_EPS = 1e-6
 
 
 def token_terms(
-    output: MaleniaOutput, targets: PatchTargets, phrase_aspect: Tensor, is_trained: Tensor, temperature: float
+    output: MaleniaOutput, targets: PatchTargets, phrase_aspect: Tensor, temperature: float
 ) -> dict[str, Tensor]:
-    """Losses of matched tokens: masks, lesion score and MP-NCE (means over scales), and the match at the last scale."""
+    """Losses of matched tokens: masks, lesion score and MP-NCE (means over scales), and the match at the last scale.
+
+    Reference masks teach as well: MP-NCE has one more row a lesion, the mean similarity of the voxels under its mask.
+    """
     shapes = [scale.mask_logits.shape[2:] for scale in output.scales]
     masks = [[pool(m, shape) for m in targets.lesion_masks] for shape in shapes]
     known = [~pool(~targets.known, shape) for shape in shapes]
@@ -66,7 +71,13 @@ def token_terms(
         similarity = torch.cat([output.similarity[i][b][token] for b, (token, _) in enumerate(matched)])
         has = torch.cat([targets.has_phrase[b][target] for b, (_, target) in enumerate(matched)])
         holds = torch.cat([targets.holds_phrase[b][target] for b, (_, target) in enumerate(matched)])
-        contrast.append(aspect_contrast(similarity, has, is_trained & ~holds, phrase_aspect, temperature))
+        contrast.append(aspect_contrast(similarity, has, ~holds, phrase_aspect, temperature))
+
+    voxels_of = [masks[-1][b] & known[-1][b] for b in samples]
+    under = [mask.float() / mask.sum(1, keepdim=True).clamp(min=1) for mask in voxels_of]
+    similarity = torch.cat([under[b] @ output.dense_similarity[b] for b in samples])
+    has, holds = torch.cat(targets.has_phrase), torch.cat(targets.holds_phrase)
+    contrast.append(aspect_contrast(similarity, has, ~holds, phrase_aspect, temperature))
 
     gates = torch.cat([output.log_gate[b][:, token].flatten() for b, (token, _) in enumerate(matched)])
     fits = torch.cat([targets.query_fits[b][:, target].flatten() for b, (_, target) in enumerate(matched)])
@@ -101,17 +112,37 @@ def aspect_contrast(
 
 
 def query_terms(output: MaleniaOutput, targets: PatchTargets) -> dict[str, Tensor]:
-    """Each branch on its own: Dice pooled over every query of the batch, present and absent together, plus BCE."""
-    wanted, known = targets.query_target.flatten(2).flatten(0, 1), targets.query_known.flatten(2).flatten(0, 1)
-    branches = {
-        "mask_branch": torch.logit(output.mask_probabilities.float(), eps=LOGIT_EPS),
-        "text_branch": output.text_logits,
+    """Where any lesion is, at full resolution; and each branch's answers, on the finest token level.
+
+    The first query of a sample states nothing: its target is any lesion. A branch's answer is "a lesion is here" times
+    "it fits": Dice pooled over every query of the batch, present and absent together, plus BCE, with the evidence for a
+    lesion taken as given; and, of the text branch, BCE of the fit alone inside lesions, where nothing else counts.
+    """
+    shape = output.scales[-1].mask_logits.shape[2:]
+    wanted = pool(targets.query_target.flatten(0, 1), shape)  # (B * Q, S)
+    known = ~pool(~targets.query_known.flatten(0, 1), shape)
+    evidence = F.adaptive_max_pool3d(output.any_lesion.detach().float(), shape).flatten(1)
+    log_lesion = F.logsigmoid(evidence).repeat_interleave(output.mask_fit.shape[1], dim=0)
+    in_lesion = wanted.unflatten(0, output.mask_fit.shape[:2])[:, :1].expand(output.mask_fit.shape).flatten(0, 1)
+    fits = {
+        "mask_branch": output.mask_fit.flatten(0, 1).float().clamp(min=LOGIT_EPS).log(),
+        "text_branch": F.logsigmoid(output.text_fit.flatten(0, 1).float()),
     }
-    terms = {}
-    for name, logits in branches.items():
-        rows = logits.flatten(2).flatten(0, 1)
-        terms[name] = pooled_dice_loss(rows, wanted, known) + masked_bce(rows, wanted, known)
+    terms = {"any_lesion": mask_loss(output.any_lesion.flatten(1), *any_lesion_target(targets))}
+    for name, log_fit in fits.items():
+        terms[name] = mask_loss(logit_of(log_lesion + log_fit), wanted, known)
+    terms["text_match"] = masked_bce(output.text_fit.flatten(0, 1), wanted, known & in_lesion)
     return terms
+
+
+def any_lesion_target(targets: PatchTargets) -> tuple[Tensor, Tensor]:
+    """Target and known voxels of the first query, which states nothing: (B, Z * Y * X) bool each."""
+    return targets.query_target[:, 0].flatten(1), targets.query_known[:, 0].flatten(1)
+
+
+def mask_loss(logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+    """Pooled Dice plus BCE -> ()."""
+    return pooled_dice_loss(logits, wanted, known) + masked_bce(logits, wanted, known)
 
 
 def marginalise(logits: Tensor, annotated: Tensor, *, has_regions: bool) -> Tensor:

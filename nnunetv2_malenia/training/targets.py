@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnunetv2_malenia.attributes.plans import MaleniaPlans
+from nnunetv2_malenia.attributes.plans import MaleniaPlans, overlap
 from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable, AttributeTableError
-from nnunetv2_malenia.attributes.tables import vocabulary
 
 NO, YES, UNKNOWN = 0, 1, 2
 KINDS = ("full", "absent", "subset", "changed")
@@ -25,8 +24,8 @@ class AttributeSpace:
     """Lesion types, labels and phrases as arrays.
 
     type_has_label (T, L) bool: label values that make up each lesion type; class_values (T, V) bool: phrases of each
-    type; phrase_aspect (V,) int64; overlap (V, V) bool: pairs that can be true of one lesion, as "kidney" and "left
-    kidney" can; is_trained (V,) bool: phrases that queries and contrasts draw from; case_values: case id -> (T, V) bool
+    type; phrase_aspect (V,) int64, of the V phrases that a training lesion has; overlap (V, V) bool: pairs that can be true of one lesion, as "kidney" and "left
+    kidney" can; case_values: case id -> (T, V) bool
     where it differs from the class; case_annotated: case id -> (L,) bool labels annotated in it.
     """
 
@@ -34,7 +33,6 @@ class AttributeSpace:
     class_values: np.ndarray
     phrase_aspect: np.ndarray
     overlap: np.ndarray
-    is_trained: np.ndarray
     case_values: dict[str, np.ndarray]
     case_annotated: dict[str, np.ndarray]
 
@@ -42,7 +40,8 @@ class AttributeSpace:
     def build(cls, plans: MaleniaPlans, table: AttributeTable, labels: dict[str, tuple[int, ...]]) -> AttributeSpace:
         """table: its lesions and cases go by the data set's label names; labels: name -> label values, background and
         ignore left out. Raises ValueError for a case that names a label which the data set does not have."""
-        index = {phrase: i for i, phrase in enumerate(plans.phrases)}
+        phrases = plans.trained_phrases()
+        index = {phrase: i for i, phrase in enumerate(phrases)}
         num_labels = 1 + max(value for values in labels.values() for value in values)
 
         def row(values: AspectValues) -> np.ndarray:
@@ -79,9 +78,8 @@ class AttributeSpace:
         return cls(
             type_has_label=type_has_label,
             class_values=np.stack([row(lesion) for lesion in plans.lesions.values()]),
-            phrase_aspect=np.array(plans.phrase_aspect()),
-            overlap=np.array([[overlap(*a, b) for b in plans.phrases] for a in plans.phrases]),
-            is_trained=np.array(plans.is_trained),
+            phrase_aspect=np.array([ASPECTS.index(aspect) for aspect, _ in phrases]),
+            overlap=np.array([[overlap(a, b) for b in phrases] for a in phrases]),
             case_values=case_values,
             case_annotated=case_annotated,
         )
@@ -89,6 +87,11 @@ class AttributeSpace:
     def holds(self, has: np.ndarray) -> np.ndarray:
         """Phrases that cannot be denied of a lesion with phrases `has`, (..., V) bool: its own, and what overlaps."""
         return has @ self.overlap
+
+    def rivals(self, asked: np.ndarray) -> np.ndarray:
+        """Phrases that speak against queries for phrases `asked`, (Q, V) bool: as `attributes.plans.is_rival`."""
+        same_aspect = self.phrase_aspect[:, None] == self.phrase_aspect
+        return (asked @ same_aspect) & ~self.holds(asked)
 
     def values_of(self, case_id: str) -> np.ndarray:
         """(T, V) bool: the phrases that hold for each lesion type in this case."""
@@ -101,11 +104,6 @@ class AttributeSpace:
     def annotated_types(self, case_id: str) -> np.ndarray:
         """(T,) bool: a lesion type is annotated when every label value that makes it up is."""
         return ~(self.type_has_label & ~self.annotated_labels(case_id)).any(1)
-
-
-def overlap(aspect: str, value: str, other: tuple[str, str]) -> bool:
-    """Whether two phrases are of one aspect and can be true of one lesion; free text overlaps only itself."""
-    return aspect == other[0] and vocabulary().overlap(aspect, value, other[1])
 
 
 def fit(asked: np.ndarray, has: np.ndarray, space: AttributeSpace) -> int:
@@ -144,13 +142,13 @@ def compose_queries(
     if len(elsewhere) == 0:
         elsewhere = here
     here, elsewhere = rng.permutation(here), rng.permutation(elsewhere)
-    queries = [np.zeros_like(space.is_trained)]
+    queries = [np.zeros(len(space.phrase_aspect), dtype=bool)]
     for i in range(num_queries - 1):
         kind, turn = KINDS[i % len(KINDS)], i // len(KINDS)
         pool = elsewhere if kind == "absent" else here
         chosen = pool[turn % len(pool)]
         has = values[chosen] if present[chosen] else space.class_values[chosen]
-        asked = has & space.is_trained
+        asked = has.copy()
         if not present[chosen]:
             asked = one_value_per_aspect(asked, space.phrase_aspect, rng)
         if kind == "subset":
@@ -172,11 +170,11 @@ def one_value_per_aspect(asked: np.ndarray, phrase_aspect: np.ndarray, rng: np.r
 def change_one_aspect(
     asked: np.ndarray, has: np.ndarray, space: AttributeSpace, rng: np.random.Generator
 ) -> np.ndarray:
-    """Swap one stated aspect for a trained value that the lesion does not have; unchanged if there is none."""
+    """Swap one stated aspect for a value that the lesion does not have; unchanged if there is none."""
     stated = rng.permutation(np.unique(space.phrase_aspect[asked]))
     for aspect in stated:
         here = space.phrase_aspect == aspect
-        others = np.flatnonzero(here & space.is_trained & ~space.holds(has))
+        others = np.flatnonzero(here & ~space.holds(has))
         if len(others):
             changed = asked & ~here
             changed[rng.choice(others)] = True
@@ -205,13 +203,14 @@ def query_answers(asked: np.ndarray, values: np.ndarray, annotated: np.ndarray, 
 class PatchTargets:
     """Targets of a batch on the training device.
 
-    is_asked (B, Q, V) bool; query_target, query_known (B, Q, Z, Y, X) bool; lesion_masks: per sample (M_b, Z, Y, X)
+    is_asked, is_rival (B, Q, V) bool; query_target, query_known (B, Q, Z, Y, X) bool; lesion_masks: per sample (M_b, Z, Y, X)
     bool; known (B, Z, Y, X) bool, false at the ignore label; has_phrase, holds_phrase: per sample (M_b, V) bool, the
     lesion's own phrases, and these with what overlaps them; query_fits: per sample (Q, M_b) int64; fully_annotated (B,)
     bool; annotated_labels (B, L) bool, None if all labels of all samples are.
     """
 
     is_asked: Tensor
+    is_rival: Tensor
     query_target: Tensor
     query_known: Tensor
     lesion_masks: list[Tensor]
@@ -269,6 +268,7 @@ def build_targets(
     answered = torch.stack([table[:, sample] for table, sample in zip(answer_table, codes, strict=True)])
     return PatchTargets(
         is_asked=torch.from_numpy(np.stack(asked)).to(device),
+        is_rival=torch.from_numpy(space.rivals(np.stack(asked))).to(device),
         query_target=answered == YES,
         query_known=answered != UNKNOWN,
         lesion_masks=[table.to(device)[:, sample] for table, sample in zip(members, codes, strict=True)],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_malenia.training.trainer import CUDA, MaleniaTrainer, nnUNetTrainerAdamW
@@ -18,6 +20,34 @@ class _Epochs(nnUNetTrainer):
     def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = CUDA):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_epochs = self.epochs
+
+
+class _MirrorDA(nnUNetTrainer):
+    """Mirroring is the only augmentation: for data of which there is enough, and processors that have better to do."""
+
+    @staticmethod
+    def get_training_transforms(
+        patch_size: Any,
+        rotation_for_DA: Any,
+        deep_supervision_scales: list | tuple | None,
+        mirror_axes: tuple[int, ...] | None,
+        do_dummy_2d_data_aug: bool,
+        use_mask_for_norm: list[bool] | None = None,
+        is_cascaded: bool = False,
+        foreground_labels: tuple[int, ...] | list[int] | None = None,
+        regions: list | None = None,
+        ignore_label: int | None = None,
+    ) -> ComposeTransforms:
+        """nnU-Net's validation transforms behind a mirroring."""
+        transforms = nnUNetTrainer.get_validation_transforms(
+            deep_supervision_scales, is_cascaded, foreground_labels, regions, ignore_label
+        )
+        mirroring = [MirrorTransform(allowed_axes=mirror_axes)] if mirror_axes else []
+        return ComposeTransforms([*mirroring, *transforms.transforms])
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
+        rotation, dummy_2d, _, mirror_axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        return rotation, dummy_2d, self.configuration_manager.patch_size, mirror_axes
 
 
 class MaleniaTrainer_1epoch(_Epochs, MaleniaTrainer):
@@ -74,6 +104,54 @@ class nnUNetTrainerAdamW_100epochs(_Epochs, nnUNetTrainerAdamW):
 
 class nnUNetTrainerAdamW_250epochs(_Epochs, nnUNetTrainerAdamW):
     epochs = 250
+
+
+class MaleniaTrainerMirrorDA_5epochs(_MirrorDA, MaleniaTrainer_5epochs):
+    pass
+
+
+class MaleniaTrainerMirrorDA_10epochs(_MirrorDA, MaleniaTrainer_10epochs):
+    pass
+
+
+class MaleniaTrainerMirrorDA_20epochs(_MirrorDA, MaleniaTrainer_20epochs):
+    pass
+
+
+class MaleniaTrainerMirrorDA_50epochs(_MirrorDA, MaleniaTrainer_50epochs):
+    pass
+
+
+class MaleniaTrainerMirrorDA_100epochs(_MirrorDA, MaleniaTrainer_100epochs):
+    pass
+
+
+class MaleniaTrainerMirrorDA_250epochs(_MirrorDA, MaleniaTrainer_250epochs):
+    pass
+
+
+class nnUNetTrainerAdamWMirrorDA_5epochs(_MirrorDA, nnUNetTrainerAdamW_5epochs):
+    pass
+
+
+class nnUNetTrainerAdamWMirrorDA_10epochs(_MirrorDA, nnUNetTrainerAdamW_10epochs):
+    pass
+
+
+class nnUNetTrainerAdamWMirrorDA_20epochs(_MirrorDA, nnUNetTrainerAdamW_20epochs):
+    pass
+
+
+class nnUNetTrainerAdamWMirrorDA_50epochs(_MirrorDA, nnUNetTrainerAdamW_50epochs):
+    pass
+
+
+class nnUNetTrainerAdamWMirrorDA_100epochs(_MirrorDA, nnUNetTrainerAdamW_100epochs):
+    pass
+
+
+class nnUNetTrainerAdamWMirrorDA_250epochs(_MirrorDA, nnUNetTrainerAdamW_250epochs):
+    pass
 
 
 class MaleniaTrainerSingleScale(MaleniaTrainer):

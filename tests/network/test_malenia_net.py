@@ -21,9 +21,15 @@ def asked(*queries, num_phrases=NUM_PHRASES, batch_size=1):
     return rows.expand(batch_size, -1, -1)
 
 
+def trained_queries(net, is_asked):
+    """Every other phrase of an aspect that a query states is its rival."""
+    same_aspect = (net.trained_aspect[:, None] == net.trained_aspect).float()
+    return net.trained_queries(is_asked, (is_asked.float() @ same_aspect > 0) & ~is_asked)
+
+
 @torch.no_grad()
 def answer(net, x, *queries):
-    return net(x, net.stored_queries(asked(*queries, batch_size=len(x))))
+    return net(x, trained_queries(net, asked(*queries, batch_size=len(x))))
 
 
 # ---------------------------------------------------------------- backbone
@@ -108,12 +114,16 @@ def test_every_output_has_its_documented_shape(architecture, num_channels, num_s
     assert [tuple(scale.aspect_embeddings.shape) for scale in output.scales] == [(2, 4, 8, 6)] * num_scales
     assert [tuple(each.shape) for each in output.similarity] == [(2, 4, NUM_PHRASES)] * num_scales
     assert output.log_gate.shape == (2, 5, 4)
-    assert output.mask_probabilities.shape == output.text_logits.shape == (2, 5, *PATCH_SIZE)
+    assert output.any_lesion.shape == (2, *PATCH_SIZE)
+    finest = levels[-1][0] * levels[-1][1] * levels[-1][2]
+    assert output.dense_similarity.shape == (2, finest, NUM_PHRASES)
+    assert output.mask_fit.shape == output.text_fit.shape == (2, 5, finest)
     assert net.query_probabilities(output).shape == (2, 5, *PATCH_SIZE)
 
 
 def test_similarities_are_cosines():
-    for similarity in answer(tiny_net(), image(2), []).similarity:
+    output = answer(tiny_net(), image(2), [])
+    for similarity in (*output.similarity, output.dense_similarity):
         assert similarity.abs().max() <= 1 + 1e-6
         assert similarity.std() > 0.1
 
@@ -130,7 +140,7 @@ def test_probabilities_lie_between_0_and_1():
 
 def test_what_is_asked_matters():
     output = answer(tiny_net(), image(), *EIGHT_QUERIES)
-    for branch in (output.mask_probabilities[0], output.text_logits[0]):
+    for branch in (output.mask_fit[0], output.text_fit[0]):
         distance = torch.cdist(branch.flatten(1), branch.flatten(1), p=torch.inf) + torch.eye(len(branch))
         assert distance.min() > 1e-4
 
@@ -141,26 +151,28 @@ def test_the_mask_of_a_query_does_not_depend_on_what_else_is_asked(num_fusion_la
     together = answer(net, image(), *EIGHT_QUERIES)
     for i, query in enumerate(EIGHT_QUERIES):
         alone = answer(net, image(), query)
-        close(alone.mask_probabilities[:, 0], together.mask_probabilities[:, i])
-        close(alone.text_logits[:, 0], together.text_logits[:, i])
+        close(alone.mask_fit[:, 0], together.mask_fit[:, i])
+        close(alone.text_fit[:, 0], together.text_fit[:, i])
 
 
 def test_asking_in_another_order_reorders_the_answers():
     net, order = tiny_net(), [3, 7, 0, 5, 1, 6, 2, 4]
     before, after = answer(net, image(), *EIGHT_QUERIES), answer(net, image(), *(EIGHT_QUERIES[i] for i in order))
-    close(after.mask_probabilities, before.mask_probabilities[:, order])
-    close(after.text_logits, before.text_logits[:, order])
+    close(after.mask_fit, before.mask_fit[:, order])
+    close(after.text_fit, before.text_fit[:, order])
     close(after.log_gate, before.log_gate[:, order])
 
 
 def test_phrases_that_nobody_asks_for_change_nothing():
     net = tiny_net()
     expected = answer(net, image(), *EIGHT_QUERIES)
-    queries = net.stored_queries(asked(*EIGHT_QUERIES))
+    queries = trained_queries(net, asked(*EIGHT_QUERIES))
+    nobodys = torch.zeros(1, len(EIGHT_QUERIES), 5, dtype=torch.bool)
     more = Queries(
         torch.cat([queries.phrase_vectors, torch.randn(5, queries.phrase_vectors.shape[1])]),
         torch.cat([queries.phrase_aspect, torch.tensor([0, 2, 5, 7, 1])]),
-        asked(*EIGHT_QUERIES, num_phrases=NUM_PHRASES + 5),
+        torch.cat([queries.is_asked, nobodys], dim=-1),
+        torch.cat([queries.is_rival, nobodys], dim=-1),
     )
     with torch.no_grad():
         output = net(image(), more)
@@ -170,8 +182,13 @@ def test_phrases_that_nobody_asks_for_change_nothing():
 
 def test_the_order_of_stored_phrases_does_not_matter():
     net, order = tiny_net(), [4, 2, 6, 0, 5, 1, 3]
-    queries = net.stored_queries(asked(*EIGHT_QUERIES))
-    shuffled = Queries(queries.phrase_vectors[order], queries.phrase_aspect[order], queries.is_asked[:, :, order])
+    queries = trained_queries(net, asked(*EIGHT_QUERIES))
+    shuffled = Queries(
+        queries.phrase_vectors[order],
+        queries.phrase_aspect[order],
+        queries.is_asked[:, :, order],
+        queries.is_rival[:, :, order],
+    )
     with torch.no_grad():
         close(net.query_probabilities(net(image(), shuffled)), net.query_probabilities(net(image(), queries)))
 
@@ -180,8 +197,8 @@ def test_a_query_that_states_nothing_asks_for_any_lesion():
     output = answer(tiny_net(), image(), *EIGHT_QUERIES)
     assert EIGHT_QUERIES[0] == []
     assert torch.equal(output.log_gate[:, 0], torch.zeros(1, CONFIG.num_tokens))
-    assert (output.log_gate[:, 1:] < 0).all()
-    any_lesion, described = output.mask_probabilities[:, :1], output.mask_probabilities[:, 1:]
+    assert (output.log_gate[:, 1:-1] < 0).all()
+    any_lesion, described = output.mask_fit[:, :1], output.mask_fit[:, 1:]
     assert (described < any_lesion).all()
 
 
@@ -197,23 +214,24 @@ def test_permuting_the_learned_tokens_permutes_token_masks_and_leaves_query_mask
         for moved, stayed in zip(one, other, strict=True):
             close(moved, stayed[:, order], rtol=1e-4, atol=1e-4)
     close(after.log_gate, before.log_gate[:, :, order], rtol=1e-4, atol=1e-4)
-    close(after.mask_probabilities, before.mask_probabilities, rtol=1e-4, atol=1e-4)
-    close(after.text_logits, before.text_logits, rtol=1e-4, atol=1e-4)
+    close(after.mask_fit, before.mask_fit, rtol=1e-4, atol=1e-4)
+    close(after.text_fit, before.text_fit, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("text_weight", [0.0, 0.25, 1.0])
 def test_the_ensemble_weighs_both_branches(text_weight):
     net = tiny_net(MaleniaConfig(**{**CONFIG.to_dict(), "text_weight": text_weight}))
     output = answer(net, image(), [0], [4])
-    mask, text = output.mask_probabilities, output.text_logits.sigmoid()
-    close(net.query_probabilities(output), (1 - text_weight) * mask + text_weight * text)
+    fit = ((1 - text_weight) * output.mask_fit + text_weight * output.text_fit.sigmoid()).view(1, 2, 8, 8, 12)
+    fit = nn.functional.interpolate(fit, size=PATCH_SIZE, mode="trilinear")
+    close(net.query_probabilities(output), output.any_lesion.sigmoid()[:, None] * fit)
 
 
 def test_nothing_depends_on_batch_neighbours():
     net, x = tiny_net(), image(2)
     together, alone = answer(net, x, *EIGHT_QUERIES), answer(net, x[:1], *EIGHT_QUERIES)
-    close(alone.mask_probabilities, together.mask_probabilities[:1], rtol=1e-4, atol=1e-5)
-    close(alone.text_logits, together.text_logits[:1], rtol=1e-4, atol=1e-5)
+    close(alone.mask_fit, together.mask_fit[:1], rtol=1e-4, atol=1e-5)
+    close(alone.text_fit, together.text_fit[:1], rtol=1e-4, atol=1e-5)
     with torch.no_grad():
         close(net(x[:1]), net(x)[:1], rtol=1e-4, atol=1e-4)
 
@@ -221,19 +239,19 @@ def test_nothing_depends_on_batch_neighbours():
 def test_samples_of_a_batch_may_be_asked_different_things():
     net, x = tiny_net(), image(2)
     with torch.no_grad():
-        output = net(x, net.stored_queries(torch.cat([asked([0], [4, 5]), asked([2, 3], [6])])))
+        output = net(x, trained_queries(net, torch.cat([asked([0], [4, 5]), asked([2, 3], [6])])))
     for sample, queries in enumerate([([0], [4, 5]), ([2, 3], [6])]):
         alone = answer(net, x[sample : sample + 1], *queries)
-        close(alone.mask_probabilities[0], output.mask_probabilities[sample], rtol=1e-4, atol=1e-5)
-        close(alone.text_logits[0], output.text_logits[sample], rtol=1e-4, atol=1e-5)
+        close(alone.mask_fit[0], output.mask_fit[sample], rtol=1e-4, atol=1e-5)
+        close(alone.text_fit[0], output.text_fit[sample], rtol=1e-4, atol=1e-5)
 
 
 def test_evaluation_without_gradients_gives_what_training_saw():
     net = tiny_net()
     evaluated = answer(net, image(), *EIGHT_QUERIES)
-    trained = net.train()(image(), net.stored_queries(asked(*EIGHT_QUERIES)))
-    close(evaluated.mask_probabilities, trained.mask_probabilities.detach(), rtol=1e-4, atol=1e-5)
-    close(evaluated.text_logits, trained.text_logits.detach(), rtol=1e-4, atol=1e-5)
+    trained = net.train()(image(), trained_queries(net, asked(*EIGHT_QUERIES)))
+    close(evaluated.mask_fit, trained.mask_fit.detach(), rtol=1e-4, atol=1e-5)
+    close(evaluated.text_fit, trained.text_fit.detach(), rtol=1e-4, atol=1e-5)
 
 
 # ---------------------------------------------------------------- closed set
@@ -293,8 +311,8 @@ def test_weights_carry_everything_that_answers_depend_on():
         other.load_state_dict(net.state_dict())
         assert torch.equal(net(image()), other(image()))
     ours, theirs = answer(net, image(), *EIGHT_QUERIES), answer(other, image(), *EIGHT_QUERIES)
-    assert torch.equal(ours.mask_probabilities, theirs.mask_probabilities)
-    assert torch.equal(ours.text_logits, theirs.text_logits)
+    assert torch.equal(ours.mask_fit, theirs.mask_fit)
+    assert torch.equal(ours.text_fit, theirs.text_fit)
 
 
 def test_phrase_vectors_travel_in_the_weights_and_are_not_trained():

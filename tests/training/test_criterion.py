@@ -19,6 +19,7 @@ from nnunetv2_malenia.training.criterion import (
     LOSS_WEIGHTS,
     aspect_contrast,
     marginalise,
+    mask_loss,
     pool,
     query_terms,
     token_terms,
@@ -50,7 +51,6 @@ def space(annotated=None):
         class_values=values,
         phrase_aspect=np.array(PHRASE_ASPECT),
         overlap=np.eye(len(PHRASE_ASPECT), dtype=bool),
-        is_trained=np.array([True] * 6 + [False]),
         case_values={},
         case_annotated={} if annotated is None else {"partial": np.isin(np.arange(4), [0, *annotated])},
     )
@@ -80,16 +80,15 @@ def loss_terms(net, labels, case_ids, *, seed=0, own_space=None):
         rng=np.random.default_rng(seed),
         device=CPU,
     )
-    output = net(image(len(labels)), net.stored_queries(targets.is_asked, targets.fully_annotated))
+    output = net(image(len(labels)), net.trained_queries(targets.is_asked, targets.is_rival))
     target = torch.from_numpy(labels)[:, None].float()
     heads = [
         F.cross_entropy(level, F.interpolate(target, level.shape[2:])[:, 0].long(), ignore_index=IGNORE)
         for level in output.class_logits
     ]
-    is_trained = torch.from_numpy(own_space.is_trained)
     terms = {
         "segmentation": torch.stack(heads).mean(),
-        **token_terms(output, targets, net.phrase_aspect, is_trained, net.config.temperature),
+        **token_terms(output, targets, net.trained_aspect, net.config.temperature),
         **query_terms(output, targets),
     }
     return terms, output, targets
@@ -135,7 +134,7 @@ def test_gradients_are_finite_in_bfloat16(kind, scale):
     with torch.autocast("cpu", torch.bfloat16):
         terms, output, _ = loss_terms(net, np.stack([patch(kind)] * 2), ["a", "b"])
         loss = combine(terms, LOSS_WEIGHTS)
-    assert output.text_logits.dtype == torch.bfloat16  # or nothing was tested
+    assert output.class_logits[0].dtype == torch.bfloat16  # or nothing was tested
     assert all(term.dtype == torch.float32 for term in terms.values())
     loss.backward()
     assert loss.isfinite()
@@ -161,9 +160,8 @@ def test_terms_and_weights_have_the_same_names():
 
 def test_without_a_lesion_the_losses_of_matched_tokens_are_zero():
     terms, _, _ = loss_terms(tiny_net(CONFIG), np.stack([patch("empty")] * 2), ["a", "b"])
-    assert {name: terms[name].item() for name in ("token_mask", "mp_nce", "match")} == {
-        "token_mask": 0.0, "mp_nce": 0.0, "match": 0.0,
-    }  # fmt: skip
+    of_lesions = ("token_mask", "mp_nce", "match", "text_match")
+    assert {name: terms[name].item() for name in of_lesions} == dict.fromkeys(of_lesions, 0.0)
     assert terms["lesion"] > 0
 
 
@@ -186,7 +184,9 @@ def test_training_on_one_patch_teaches_the_network_what_was_asked():
     with torch.no_grad():
         own = torch.zeros(1, 2, len(PHRASE_ASPECT), dtype=torch.bool)
         own[0, 0, [0, 3]] = own[0, 1, [0, 1, 4, 5]] = True
-        probabilities = net.query_probabilities(net.eval()(image(), net.stored_queries(own)))[0]
+        rivals = torch.zeros_like(own)
+        rivals[0, 0, [1, 2, 4]] = rivals[0, 1, [2, 3, 6]] = True
+        probabilities = net.query_probabilities(net.eval()(image(), net.trained_queries(own, rivals)))[0]
     for asked, label, other in ((0, 2, 3), (1, 3, 2)):
         inside = probabilities[asked][torch.from_numpy(labels == label)].mean()
         assert inside > probabilities[asked][torch.from_numpy(labels == other)].mean() + 0.1
@@ -197,25 +197,31 @@ def test_training_on_one_patch_teaches_the_network_what_was_asked():
 
 
 def output_gradients(labels, case_ids, own_space=None, seed=0):
-    """Gradients of the loss by query logits and by the tokens' mask logits, and the targets."""
+    """Gradients of the loss by what the query terms read, by the tokens' mask logits, and the targets.
+
+    By the evidence for any lesion (B, Z, Y, X), and by both branches' fits (B, Q, z, y, x) on the finest token level.
+    """
     net = tiny_net(CONFIG).train()
     terms, output, targets = loss_terms(net, labels, case_ids, own_space=own_space, seed=seed)
     masks = [scale.mask_logits for scale in output.scales]
-    loss = terms["token_mask"] + terms["mask_branch"] + terms["text_branch"]
-    gradients = torch.autograd.grad(loss, [output.mask_probabilities, output.text_logits, *masks], allow_unused=True)
-    return *gradients[:2], gradients[2:], targets
+    names = ("token_mask", "any_lesion", "mask_branch", "text_branch", "text_match")
+    loss = sum(terms[name] for name in names)
+    evidence, mask, text, *tokens = torch.autograd.grad(
+        loss, [output.any_lesion, output.mask_fit, output.text_fit, *masks], allow_unused=True
+    )
+    finest = masks[-1].shape[2:]
+    return evidence, mask.unflatten(-1, finest), text.unflatten(-1, finest), tokens, targets
 
 
 def test_the_gradient_at_ignored_voxels_is_exactly_zero():
     labels = patch("two lesions")
     labels[:, :8] = IGNORE
-    mask, text, tokens, targets = output_gradients(labels[None], ["a"])
+    evidence, mask, text, tokens, targets = output_gradients(labels[None], ["a"])
     ignored = torch.from_numpy(labels == IGNORE)
     assert torch.equal(~targets.known[0], ignored)
-    for gradient in (mask[0], text[0]):
-        assert (gradient[:, ignored] == 0).all()
-        assert (gradient[:, ~ignored] != 0).any()
-    for gradient in tokens:
+    assert (evidence[0, ignored] == 0).all()
+    assert (evidence[0, ~ignored] != 0).any()
+    for gradient in (mask, text, *tokens):
         half = gradient.shape[3] // 2
         assert (gradient[0, :, :, :half] == 0).all()
         assert (gradient[0, :, :, half:] != 0).any()
@@ -224,8 +230,8 @@ def test_the_gradient_at_ignored_voxels_is_exactly_zero():
 def test_a_coarse_voxel_that_is_partly_ignored_is_not_supervised():
     labels = patch("two lesions")
     labels[4, 8, 12] = IGNORE
-    _, _, tokens, _ = output_gradients(labels[None], ["a"])
-    for gradient in tokens:
+    _, mask, text, tokens, _ = output_gradients(labels[None], ["a"])
+    for gradient in (mask, text, *tokens):
         z, y, x = (size // 2 for size in gradient.shape[2:])  # holds the ignored voxel, which is the patch's middle
         assert (gradient[0, :, z, y, x] == 0).all()
         assert (gradient[0, :, z, y, x - 1] != 0).any()
@@ -234,32 +240,27 @@ def test_a_coarse_voxel_that_is_partly_ignored_is_not_supervised():
 def test_a_query_that_an_unannotated_type_may_fit_gets_no_gradient_where_it_may_hide():
     labels = patch("two lesions")
     for seed in range(4):
-        mask, text, _, targets = output_gradients(
+        evidence, mask, text, _, targets = output_gradients(
             np.stack([labels] * 2), ["partial", "full"], space(annotated=[1, 3]), seed=seed
         )
         assert not targets.query_known[0].all()
         assert targets.query_known[1, 0].all()
+        unknown = pool(~targets.query_known.flatten(0, 1), mask.shape[2:]).view(mask.shape)
         for gradient in (mask, text):
-            assert (gradient[~targets.query_known] == 0).all()
+            assert (gradient[unknown] == 0).all()
             assert (gradient[1, 0] != 0).any()
-        any_lesion = text[0, 0]  # the unannotated type 2 fits the query that states nothing
-        hidden = torch.from_numpy(labels != 3)
-        assert (any_lesion[hidden] == 0).all()
-        assert (any_lesion[~hidden] < 0).all()
+        hidden = torch.from_numpy(labels != 3)  # lesions of the unannotated type 2 may be anywhere but here
+        assert (evidence[0, hidden] == 0).all()
+        assert (evidence[0, ~hidden] < 0).all()
+        assert (evidence[1] != 0).all()
 
 
-def test_queries_about_other_types_do_not_push_an_unannotated_type_into_the_background():
-    """Label 2 is not annotated in this case: its lesions may be anywhere, so nothing may lower its evidence there."""
-    for seed in range(4):
-        labels = patch("two lesions")
-        labels[labels == 2] = 0
-        terms, output, _ = loss_terms(
-            tiny_net(CONFIG).train(), labels[None], ["partial"], own_space=space([1, 3]), seed=seed
-        )
-        loss = terms["mask_branch"] + terms["text_branch"]
-        (gradient,) = torch.autograd.grad(loss, output.class_logits[0], allow_unused=True)
-        if gradient is not None:
-            assert (gradient[0, 2][torch.from_numpy(labels == 0)] <= 0).all()
+def test_answers_to_queries_leave_the_evidence_for_any_lesion_alone():
+    """That a type is not here must not tell the network that no lesion is: another, unannotated one may be."""
+    terms, output, _ = loss_terms(tiny_net(CONFIG).train(), patch("two lesions")[None], ["a"])
+    loss = sum(terms[name] for name in ("mask_branch", "text_branch", "text_match", "token_mask"))
+    of_head = [output.class_logits[0], output.any_lesion]
+    assert torch.autograd.grad(loss, of_head, allow_unused=True) == (None, None)
 
 
 def test_a_lesion_score_is_not_denied_where_lesions_may_be_unannotated():
@@ -296,10 +297,13 @@ def test_tokens_that_are_right_at_every_scale_lose_nothing(seed):
                 log_gate[sample, :, token] = torch.where(targets.query_fits[sample][:, target] == YES, 0.0, -30.0)
         scales.append(ScaleOutput(masks, lesions, torch.zeros(2, num_tokens, NUM_ASPECTS, 6)))
         similarity.append(cosines)
+    dense = torch.zeros(2, shape.numel(), len(PHRASE_ASPECT))
+    for sample in range(2):
+        for target, mask in enumerate(pool(targets.lesion_masks[sample], shape)):
+            dense[sample, mask] = torch.where(targets.has_phrase[sample][target], 1.0, -1.0)
     nothing = torch.zeros(0)
-    output = MaleniaOutput([], scales, similarity, log_gate, nothing, nothing)
-    is_trained = torch.from_numpy(own_space.is_trained)
-    terms = token_terms(output, targets, torch.tensor(PHRASE_ASPECT), is_trained, temperature=0.1)
+    output = MaleniaOutput([], nothing, scales, similarity, log_gate, dense, nothing, nothing)
+    terms = token_terms(output, targets, torch.tensor(PHRASE_ASPECT), temperature=0.1)
     for name, term in terms.items():
         assert term.item() == pytest.approx(0, abs=1e-4), name
 
@@ -308,26 +312,28 @@ def test_query_terms_are_dice_and_cross_entropy_pooled_over_the_queries_of_the_b
     _, output, targets = loss_terms(
         tiny_net(CONFIG), np.stack([patch("two lesions"), patch("empty")]), ["partial", "b"], own_space=space([1, 3])
     )
-    some = (
-        slice(None),
-        slice(None),
-        slice(None, None, 3),
-        slice(None, None, 4),
-        slice(None, None, 5),
-    )  # loops are slow
-    probabilities = output.mask_probabilities[some].clamp(1e-3, 1 - 1e-3)  # a probability of 1 has no logit
-    fewer = output._replace(mask_probabilities=probabilities, text_logits=output.text_logits[some])
-    targets.query_target, targets.query_known = targets.query_target[some], targets.query_known[some]
-    terms = query_terms(fewer, targets)
-    target, known = (each.flatten(2).flatten(0, 1).tolist() for each in (targets.query_target, targets.query_known))
-    logits = {
-        "text_branch": fewer.text_logits,
-        "mask_branch": (fewer.mask_probabilities.double() / (1 - fewer.mask_probabilities.double())).log(),
-    }
-    for name, values in logits.items():
-        rows = values.flatten(2).flatten(0, 1).tolist()
-        expected = pooled_dice_loop(rows, target, known) + masked_bce_loop(rows, target, known)
+    terms = query_terms(output, targets)
+    shape = output.scales[-1].mask_logits.shape[2:]
+    target = pool(targets.query_target.flatten(0, 1), shape)
+    known = ~pool(~targets.query_known.flatten(0, 1), shape)
+    evidence = F.adaptive_max_pool3d(output.any_lesion.double(), shape).flatten(1)
+    in_lesion = target.view(2, -1, target.shape[1])[:, :1].expand(output.text_fit.shape).flatten(0, 1)
+    some = slice(None, None, 7)  # loops are slow
+    for name, fit in {
+        "mask_branch": output.mask_fit.double(),
+        "text_branch": output.text_fit.double().sigmoid(),
+    }.items():
+        probability = (evidence.sigmoid()[:, None] * fit).flatten(0, 1).clamp(1e-9, 1 - 1e-9)
+        rows = [(probability / (1 - probability)).log().tolist(), target.tolist(), known.tolist()]
+        expected = pooled_dice_loop(*rows) + masked_bce_loop(*rows)
         assert terms[name].item() == pytest.approx(expected, rel=1e-5)
+    rows = [output.text_fit.flatten(0, 1).tolist(), target.tolist(), (known & in_lesion).tolist()]
+    assert terms["text_match"].item() == pytest.approx(masked_bce_loop(*rows), rel=1e-5)
+    rows = [each[:, 0].flatten(1)[:, some] for each in (targets.query_target, targets.query_known)]
+    fewer = output._replace(any_lesion=output.any_lesion.flatten(1)[:, some])
+    loss = mask_loss(fewer.any_lesion, *rows)
+    expected = [fewer.any_lesion.tolist(), *(each.tolist() for each in rows)]
+    assert loss.item() == pytest.approx(pooled_dice_loop(*expected) + masked_bce_loop(*expected), rel=1e-5)
 
 
 def test_a_coarse_voxel_is_in_a_mask_if_any_of_its_voxels_is():
