@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues
+from nnunetv2_malenia.attributes.schema import AspectValues
 from nnunetv2_malenia.attributes.vocabulary import vocabulary
 
 Phrase = tuple[str, str]

@@ -179,14 +179,13 @@ class MaleniaPredictor(nnUNetPredictor):
         )
         asked = [list(query.attributes.phrases()) for query in self.queries]
         trained = self.malenia_plans.trained_phrases()  # what an asked phrase is weighed against
-        bank = embed_phrases(
-            list(dict.fromkeys([*trained, *(p for phrases in asked for p in phrases)])), stored, encoder
-        )
+        needed = dict.fromkeys([*trained, *(phrase for phrases in asked for phrase in phrases)])
+        bank = embed_phrases(list(needed), stored, encoder)
         asked_and_rival = [
             [(phrase in phrases, phrase in trained and is_rival(phrase, phrases)) for phrase in bank.phrases]
             for phrases in asked
         ]
-        is_asked, is_rival_of = torch.tensor(asked_and_rival, dtype=torch.bool).unbind(-1)
+        is_asked, speaks_against = torch.tensor(asked_and_rival, dtype=torch.bool).unbind(-1)
         aspects = torch.tensor([ASPECTS.index(aspect) for aspect, _ in bank.phrases], dtype=torch.int64)
         if has_laterality(query.attributes for query in self.queries) and self.allowed_mirroring_axes is not None:
             reader = self.plans_manager.image_reader_writer_class.__name__
@@ -194,9 +193,8 @@ class MaleniaPredictor(nnUNetPredictor):
                 axes_without_left_right(self.allowed_mirroring_axes, reader, self.plans_manager.transpose_forward)
                 or None
             )
-        self.network = QueryNetwork(
-            self.network, torch.from_numpy(np.array(bank.vectors)), aspects, is_asked, is_rival_of
-        )
+        vectors = torch.from_numpy(np.array(bank.vectors))
+        self.network = QueryNetwork(self.network, vectors, aspects, is_asked, speaks_against)
         self.label_manager = QueryLabelManager(len(self.queries))
 
     def predict_cases(

@@ -23,10 +23,10 @@ KINDS = ("full", "absent", "subset", "changed")
 class AttributeSpace:
     """Lesion types, labels and phrases as arrays.
 
-    type_has_label (T, L) bool: label values that make up each lesion type; class_values (T, V) bool: phrases of each
-    type; phrase_aspect (V,) int64, of the V phrases that a training lesion has; overlap (V, V) bool: pairs that can be true of one lesion, as "kidney" and "left
-    kidney" can; case_values: case id -> (T, V) bool
-    where it differs from the class; case_annotated: case id -> (L,) bool labels annotated in it.
+    V phrases: those that a training lesion has. type_has_label (T, L) bool: label values that make up each lesion type;
+    class_values (T, V) bool: phrases of each type; phrase_aspect (V,) int64; overlap (V, V) bool: pairs that can be
+    true of one lesion, as "kidney" and "left kidney" can; case_values: case id -> (T, V) bool where it differs from
+    the class; case_annotated: case id -> (L,) bool labels annotated in it.
     """
 
     type_has_label: np.ndarray
@@ -203,10 +203,10 @@ def query_answers(asked: np.ndarray, values: np.ndarray, annotated: np.ndarray, 
 class PatchTargets:
     """Targets of a batch on the training device.
 
-    is_asked, is_rival (B, Q, V) bool; query_target, query_known (B, Q, Z, Y, X) bool; lesion_masks: per sample (M_b, Z, Y, X)
-    bool; known (B, Z, Y, X) bool, false at the ignore label; has_phrase, holds_phrase: per sample (M_b, V) bool, the
-    lesion's own phrases, and these with what overlaps them; query_fits: per sample (Q, M_b) int64; fully_annotated (B,)
-    bool; annotated_labels (B, L) bool, None if all labels of all samples are.
+    is_asked, is_rival (B, Q, V) bool; query_target, query_known (B, Q, Z, Y, X) bool; lesion_masks: per sample
+    (M_b, Z, Y, X) bool; known (B, Z, Y, X) bool, false at the ignore label; has_phrase, holds_phrase: per sample
+    (M_b, V) bool, the lesion's own phrases, and these with what overlaps them; query_fits: per sample (Q, M_b) int64;
+    fully_annotated (B,) bool; annotated_labels (B, L) bool, None if all labels of all samples are.
     """
 
     is_asked: Tensor
