@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,16 +115,21 @@ def _read_source(folder: Path, spelling: dict[str, str]) -> _Source:
 
 
 def _case_files(folder: Path, about: dict) -> dict[str, tuple[tuple[FileInFolder, ...], FileInFolder]]:
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets  # knows dataset.json's forms
+    """Case id -> images and mask: what dataset.json lists, or else what lies in imagesTr, as nnU-Net finds it."""
+    from nnunetv2.utilities import utils as nnunet
 
-    found = get_filenames_of_train_images_and_targets(str(folder), about)
+    if "dataset" in about:
+        listed = nnunet.get_filenames_of_train_images_and_targets(str(folder), about)
+        found = {case_id: (files["images"], files["label"]) for case_id, files in listed.items()}
+    else:
+        images = str(folder / "imagesTr")
+        ids = [str(i) for i in nnunet.get_identifiers_from_splitted_dataset_folder(images, FILE_ENDING)]
+        ids = [case_id for case_id in ids if not case_id.startswith(".")]
+        lists = nnunet.create_lists_from_splitted_dataset_folder(images, FILE_ENDING, ids, num_processes=1)
+        found = {i: (paths, folder / "labelsTr" / f"{i}{FILE_ENDING}") for i, paths in zip(ids, lists, strict=True)}
     return {
-        str(case_id): (
-            tuple(FileInFolder(Path(image)) for image in files["images"]),
-            FileInFolder(Path(files["label"])),
-        )
-        for case_id, files in found.items()
-        if not str(case_id).startswith(".")
+        case_id: (tuple(FileInFolder(Path(image)) for image in paths), FileInFolder(Path(label)))
+        for case_id, (paths, label) in found.items()
     }
 
 
@@ -214,30 +219,38 @@ def _hold_out(
     plan: Plan, examined: Sequence[Examined], unseen: set[str], entries: Mapping[str, CaseEntry]
 ) -> tuple[Plan, list[Examined]]:
     """Move cases that show an unseen type to the test side, and labels that nothing is left of with them."""
-    examined = [
-        replace(each, case=replace(each.case, part=TEST if unseen & each.voxels.keys() else TRAINING))
-        for each in examined
-    ]
-    training = [each for each in examined if each.case.part == TRAINING]
+    training = [each for each in examined if not unseen & each.voxels.keys()]
     if not training:
         raise ConversionError(f"every case shows one of {sorted(unseen)}; hold out fewer types, or add a data set")
     left = {name for each in training for name in each.voxels}
     lost = {name for each in examined for name in each.voxels} - left - unseen
-    seen = [name for name in plan.labels[TRAINING] if name not in unseen | lost | {"background"}]
-    labels = _numbered(seen)
-    test_labels = _numbered([*seen, *(name for name in plan.labels[TRAINING] if name in unseen | lost)])
-    notes = [
-        f"{name} is held out too: every case that shows it shows a held-out type"
-        for name in test_labels
-        if name in lost
-    ]
-    for name in (name for name in test_labels if name in unseen):
-        annotated = sum(name in entries[each.case.case_id].annotated for each in training)
-        notes.append(
-            f"{name} is held out: no training case shows it, {annotated} are known to be free of it, in "
-            f"{len(training) - annotated} it is not annotated"
+    names = [name for name in plan.labels[TRAINING] if name != "background"]
+    seen = [name for name in names if name not in unseen | lost]
+    labels = {TRAINING: _numbered(seen), TEST: _numbered([*seen, *(name for name in names if name not in seen)])}
+    split = [_with_part(each, TEST if unseen & each.voxels.keys() else TRAINING, labels) for each in examined]
+    annotated = [entries[each.case.case_id].annotated for each in training]
+    notes = (*_notes_on_unseen(sorted(unseen), annotated), *_notes_on_lost(sorted(lost)))
+    return replace(plan, labels=labels, notes=(*plan.notes, *notes)), split
+
+
+def _with_part(examined: Examined, part: str, labels: Mapping[str, Mapping[str, int]]) -> Examined:
+    """On one side of the split, with names for that side's labels only, so that storing any other one would fail."""
+    names = {value: name for value, name in examined.case.names.items() if name in labels[part]}
+    return replace(examined, case=replace(examined.case, part=part, names=names))
+
+
+def _notes_on_unseen(unseen: Iterable[str], annotated: Sequence[Sequence[str]]) -> Iterator[str]:
+    """annotated: the labels annotated in each training case."""
+    for name in unseen:
+        free = sum(name in labels for labels in annotated)
+        yield (
+            f"{name} is held out: no training case shows it, {free} are known to be free of it, in "
+            f"{len(annotated) - free} it is not annotated"
         )
-    return replace(plan, labels={TRAINING: labels, TEST: test_labels}, notes=(*plan.notes, *notes)), examined
+
+
+def _notes_on_lost(lost: Iterable[str]) -> Iterator[str]:
+    return (f"{name} is held out too: every case that shows it shows a held-out type" for name in lost)
 
 
 def _tables(
