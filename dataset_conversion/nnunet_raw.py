@@ -140,7 +140,7 @@ class RawDataset:
     def add_training_case(
         self, case_id: str, images: Sequence[np.ndarray] | Sequence[Path], labels: np.ndarray, affine: np.ndarray
     ) -> None:
-        """Add a case to imagesTr and labelsTr. Images that are paths to .nii.gz files are hard-linked, else copied."""
+        """Add a case to imagesTr and labelsTr. Images that are paths to .nii.gz files are linked."""
         self._add(case_id, images, labels, affine, part=TRAINING)
 
     def add_test_case(

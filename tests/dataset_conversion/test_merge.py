@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from tiny_data import MSD_LABELS, kits, mask, msd_task, save, stored, tree
 
 from nnunetv2_malenia.attributes.schema import AttributeTable, CaseEntry
@@ -152,6 +153,15 @@ def test_the_trainer_takes_the_merge_and_knows_what_is_annotated(raw, everything
     assert [name for name, is_known in zip(types, known, strict=True) if is_known] == ["liver tumor"]
     known = space.annotated_types("free")
     assert not known.any()
+
+
+@pytest.mark.parametrize("options", [(), ("--holdout", UNSEEN)], ids=["all seen", "split"])
+def test_nnunet_verifies_the_merge(raw, everything, options, capsys):
+    assert run(raw, *everything, options=options) == 0
+    verify_dataset_integrity(str(raw / "Dataset100_Merged"), num_processes=1)
+    told = capsys.readouterr().out
+    assert "verify_dataset_integrity Done" in told
+    assert "Warning" not in told
 
 
 def test_a_type_that_is_only_shown_beside_held_out_ones_is_held_out_too_and_told(tmp_path, raw, capsys):

@@ -13,6 +13,7 @@ from tiny_data import MSD_LABELS, SHAPE, ct, damage_the_middle, mask, msd_task, 
 from nnunetv2_malenia.attributes.schema import AttributeTable, CaseEntry
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, read_table, write_table
 from nnunetv2_malenia.cli import convert_msd
+from nnunetv2_malenia.dataset_conversion.summary import count_lesions
 
 EXPECTED = {
     "Task03_Liver": ["background", "liver", "liver tumor"],
@@ -305,6 +306,15 @@ def test_the_summary_counts_cases_lesions_and_millilitres(tmp_path, raw, capsys)
     assert told["types"]["liver"]["training"] == {"cases": 3, "volume_ml": pytest.approx(3 * cube_ml, abs=2e-3)}
     assert told["by_case"]["liver_0"]["lesions"] == {"liver tumor": 2}
     assert "liver tumor  training      2        3  0.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("other", "count"), [((3, 3, 3), 1), ((4, 3, 3), 2)], ids=["a corner apart", "a gap apart"])
+def test_lesions_that_touch_at_a_corner_are_one(other, count):
+    labels = np.zeros(SHAPE, np.uint8, order="F")
+    labels[2, 2, 2] = labels[other] = 2
+    labels[0, 0, 0] = 1
+    assert count_lesions(labels, 2) == count
+    assert count_lesions(labels, 3) == 0
 
 
 def interrupt_at(monkeypatch, number):
