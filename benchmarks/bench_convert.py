@@ -26,10 +26,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+SPAWN = multiprocessing.get_context("spawn")
 SPOILED_SHARE = slice(0.4, 0.6)
 
 
-def make_cases(masks: Path, folder: Path) -> int:
+def make_cases(masks: Path, folder: Path) -> None:
     """KiTS's layout, and MSD's with the same files linked. The noise compresses about as badly as a CT does."""
     noise = np.random.default_rng(0).normal(0, 40, 2**21).astype(np.int16)
     paths = sorted(masks.glob("case_*/segmentation.nii.gz"))
@@ -47,7 +48,6 @@ def make_cases(masks: Path, folder: Path) -> int:
         os.link(case / "segmentation.nii.gz", msd / "labelsTr" / f"{path.parent.name}.nii.gz")
     about = {"labels": {"0": "background", "1": "kidney", "2": "tumor", "3": "cyst"}, "modality": {"0": "CT"}}
     (msd / "dataset.json").write_text(json.dumps(about | {"training": [], "test": []}))
-    return len(paths)
 
 
 def spoil_images(folder: Path) -> None:
@@ -83,6 +83,14 @@ def nnunet_converter(folder: Path, out: Path) -> None:
     convert_msd_dataset(str(folder / "msd" / "Task90_Kidney"), num_processes=1)
 
 
+def run_apart(function: Callable[..., None], *arguments: object) -> None:
+    """Run in a new process; this one stays small, since Linux counts its memory in its children's peak."""
+    process = SPAWN.Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0, function.__name__
+
+
 def child(way: Callable[[Path, Path], None], folder: Path, out: Path, results: multiprocessing.Queue) -> None:
     start = time.perf_counter()
     way(folder, out)
@@ -92,16 +100,12 @@ def child(way: Callable[[Path, Path], None], folder: Path, out: Path, results: m
 
 def measure(way: Callable[[Path, Path], None], folder: Path, num_cases: int, repeats: int) -> dict[str, float | int]:
     """Wall time of a whole run from a new process, imports included, and the largest process' peak memory."""
-    context = multiprocessing.get_context("spawn")
     seconds, megabytes, written = [], [], 0
     for _ in range(repeats):
         out = folder / "out"
         out.mkdir()
-        results = context.Queue()
-        process = context.Process(target=child, args=(way, folder, out, results))
-        process.start()
-        process.join()
-        assert process.exitcode == 0, way.__name__
+        results = SPAWN.Queue()
+        run_apart(child, way, folder, out, results)
         took, peak = results.get()
         seconds.append(took)
         megabytes.append(peak)
@@ -131,19 +135,19 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        num_cases = make_cases(args.masks, folder)
-        images_mb = sum(path.stat().st_size for path in folder.glob("kits/dataset/*/imaging.nii.gz")) / 2**20
+        run_apart(make_cases, args.masks, folder)
+        sizes = [path.stat().st_size for path in folder.glob("kits/dataset/*/imaging.nii.gz")]
         ways = (convert_linked, convert_copied, plain_copy, nnunet_converter)
-        measured = {way.__name__: measure(way, folder, num_cases, args.repeats) for way in ways}
+        measured = {way.__name__: measure(way, folder, len(sizes), args.repeats) for way in ways}
         spoil_images(folder)
-        spoiled = measure(convert_linked, folder, num_cases, 1)
+        spoiled = measure(convert_linked, folder, len(sizes), 1)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     result = {
         "commit": commit.stdout.strip(),
         "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2", "nibabel", "numpy")},
         "processor": processor_name(),
-        "cases": num_cases,
-        "images_mb": images_mb,
+        "cases": len(sizes),
+        "images_mb": sum(sizes) / 2**20,
         "repeats": args.repeats,
         **measured,
         "convert_linked_with_images_that_cannot_be_decompressed": spoiled,

@@ -194,7 +194,7 @@ def _store(dataset: RawDataset, examined: Examined, labels: Mapping[str, Mapping
     if case.mask and not mask_path.exists():
         with written_beside(mask_path) as beside:
             voxels = read_mask(case.mask, case.names).voxels
-            write_mask(_value_table(case.names, labels[case.part])[voxels], examined.headers[0], beside)
+            write_mask(_renumbered(voxels, case.names, labels[case.part]), examined.headers[0], beside)
     dataset.count(case.case_id, case.part)
 
 
@@ -209,12 +209,12 @@ def _store_image(file: SourceFile, header: nib.Nifti1Header, paths: Sequence[Pat
                 write_volumes(raw, beside)
 
 
-def _value_table(names: Mapping[int, str], labels: Mapping[str, int]) -> np.ndarray:
-    """(256,) uint8: value in the source -> value stored."""
-    table = np.zeros(MAX_LABELS, np.uint8)
+def _renumbered(voxels: np.ndarray, names: Mapping[int, str], labels: Mapping[str, int]) -> np.ndarray:
+    """(X, Y, Z) uint8: every value replaced by that of its name. By bytes, since numpy would index with eight each."""
+    table = bytearray(MAX_LABELS)
     for value, name in names.items():
         table[value] = labels[name]
-    return table
+    return np.frombuffer(voxels.tobytes(order="F").translate(table), np.uint8).reshape(voxels.shape, order="F")
 
 
 def _summarise(plan: Plan, examined: Sequence[Examined], faults: Sequence[Fault]) -> Summary:
