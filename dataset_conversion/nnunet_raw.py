@@ -11,23 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
-from nnunetv2_malenia.attributes.tables import write_table
+from nnunetv2_malenia.attributes.tables import write_table, write_text
+from nnunetv2_malenia.dataset_conversion.nifti_files import FILE_ENDING, link_or_copy, write_nifti
 
-FILE_ENDING = ".nii.gz"
-FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
-
-
-def write_nifti(array: np.ndarray, affine: np.ndarray, path: str | os.PathLike[str]) -> None:
-    """Store a (Z, Y, X) array; affine: (4, 4), voxel indices x, y, z to RAS+ millimetres. The dtype is kept."""
-    image = nib.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units("mm")
-    nib.save(image, path)
+TRAINING, TEST, APART = "Tr", "Ts", "Apart"  # as folders spell it; nnU-Net leaves alone what is kept apart
+FOLDERS = tuple(f"{kind}{part}" for part in (TRAINING, TEST, APART) for kind in ("images", "labels"))
+_PLAN = ".plan"
 
 
 @contextmanager
@@ -45,22 +37,50 @@ def new_raw_dataset(
     nnU-Net's generate_dataset_json. After an exception inside, nothing is left behind.
     Raises FileExistsError if the folder is there already.
     """
+    target = _free(dataset_folder)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        dataset = RawDataset(beside, len(channel_names))
+        dataset.make_folders()
+        yield dataset
+        _write_dataset_json(dataset, labels, channel_names, image_reader_writer, about)
+        dataset.move_to(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def resumable_raw_dataset(
+    dataset_folder: str | os.PathLike[str],
+    labels: Mapping[str, int],
+    plan: str,
+    *,
+    channel_names: Sequence[str] = ("CT",),
+    image_reader_writer: str = "NibabelIOWithReorient",
+    **about: Any,
+) -> Iterator[RawDataset]:
+    """Like `new_raw_dataset`, but what an interruption leaves is kept, hidden beside, and gone on with next time.
+
+    plan: says what is going to be written; the leftovers of another plan are removed.
+    """
+    target = _free(dataset_folder)
+    beside = target.with_name(f".{target.name}.partial")
+    if not ((beside / _PLAN).is_file() and (beside / _PLAN).read_text(encoding="utf-8") == plan):
+        shutil.rmtree(beside, ignore_errors=True)
+    dataset = RawDataset(beside, len(channel_names))
+    dataset.make_folders()
+    write_text(plan, beside / _PLAN)
+    yield dataset
+    _write_dataset_json(dataset, labels, channel_names, image_reader_writer, about)
+    (beside / _PLAN).unlink()
+    dataset.move_to(target)
+
+
+def _free(dataset_folder: str | os.PathLike[str]) -> Path:
     target = Path(dataset_folder)
     if target.exists():
         raise FileExistsError(f"{target} exists; remove it or choose another name, e.g. {target.name}_2")
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    for name in FOLDERS:
-        (beside / name).mkdir(parents=True)
-    try:
-        dataset = RawDataset(beside, len(channel_names))
-        yield dataset
-        _write_dataset_json(dataset, labels, channel_names, image_reader_writer, about)
-        for name in FOLDERS:
-            if not any((beside / name).iterdir()):
-                (beside / name).rmdir()
-        os.replace(beside, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    return target
 
 
 def _write_dataset_json(
@@ -93,19 +113,41 @@ class RawDataset:
     training_cases: list[str] = field(default_factory=list)
     test_cases: list[str] = field(default_factory=list)
 
+    def make_folders(self) -> None:
+        for name in FOLDERS:
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+
+    def move_to(self, target: Path) -> None:
+        """Drop empty folders and take the data set's own name."""
+        for name in FOLDERS:
+            if not any((self.folder / name).iterdir()):
+                (self.folder / name).rmdir()
+        os.replace(self.folder, target)
+
+    def image_path(self, case_id: str, part: str, channel: int) -> Path:
+        return self.folder / f"images{part}" / f"{case_id}_{channel:04d}{FILE_ENDING}"
+
+    def mask_path(self, case_id: str, part: str) -> Path:
+        return self.folder / f"labels{part}" / f"{case_id}{FILE_ENDING}"
+
+    def count(self, case_id: str, part: str) -> None:
+        """Take a stored case into account. Raises ValueError for an id that is there already."""
+        if case_id in self.training_cases or case_id in self.test_cases:
+            raise ValueError(f"case {case_id} is added twice; case ids must differ, also between training and test")
+        if part != APART:
+            (self.training_cases if part == TRAINING else self.test_cases).append(case_id)
+
     def add_training_case(
         self, case_id: str, images: Sequence[np.ndarray] | Sequence[Path], labels: np.ndarray, affine: np.ndarray
     ) -> None:
-        """Add a case to imagesTr and labelsTr. Images that are paths to .nii.gz files are hard-linked, else copied."""
-        self._add(case_id, images, labels, affine, suffix="Tr")
-        self.training_cases.append(case_id)
+        """Add a case to imagesTr and labelsTr. Images that are paths to .nii.gz files are linked."""
+        self._add(case_id, images, labels, affine, part=TRAINING)
 
     def add_test_case(
         self, case_id: str, images: Sequence[np.ndarray] | Sequence[Path], labels: np.ndarray, affine: np.ndarray
     ) -> None:
         """Add a case to imagesTs and its reference to labelsTs."""
-        self._add(case_id, images, labels, affine, suffix="Ts")
-        self.test_cases.append(case_id)
+        self._add(case_id, images, labels, affine, part=TEST)
 
     def write_json(self, name: str, content: Any) -> None:
         """Add a JSON file beside dataset.json."""
@@ -115,28 +157,20 @@ class RawDataset:
         """Add an attribute table beside dataset.json."""
         write_table(table, self.folder / name)
 
-    def _add(self, case_id: str, images: Sequence, labels: np.ndarray, affine: np.ndarray, *, suffix: str) -> None:
-        if case_id in self.training_cases or case_id in self.test_cases:
-            raise ValueError(f"case {case_id} is added twice; case ids must differ, also between training and test")
+    def _add(self, case_id: str, images: Sequence, labels: np.ndarray, affine: np.ndarray, *, part: str) -> None:
+        self.count(case_id, part)
         if len(images) != self.num_channels:
             raise ValueError(f"case {case_id} has {len(images)} images for {self.num_channels} channels; give one each")
         for channel, image in enumerate(images):
-            place = self.folder / f"images{suffix}" / f"{case_id}_{channel:04d}{FILE_ENDING}"
+            place = self.image_path(case_id, part, channel)
             if isinstance(image, np.ndarray):
                 _check_shape(case_id, image, labels)
                 write_nifti(image, affine, place)
             else:
-                _link_or_copy(image, place)
-        write_nifti(labels, affine, self.folder / f"labels{suffix}" / f"{case_id}{FILE_ENDING}")
+                link_or_copy(image, place)
+        write_nifti(labels, affine, self.mask_path(case_id, part))
 
 
 def _check_shape(case_id: str, image: np.ndarray, labels: np.ndarray) -> None:
     if image.shape != labels.shape:
         raise ValueError(f"case {case_id}: image {image.shape} and labels {labels.shape} differ in shape")
-
-
-def _link_or_copy(source: Path, place: Path) -> None:
-    try:
-        os.link(source, place)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, place)

@@ -242,6 +242,16 @@ def test_nnunet_finds_the_installed_trainer_here_and_in_spawned_workers(installe
     assert f"worker: {found}" in lines
 
 
-@pytest.mark.parametrize("command", ["malenia_predict_zeroshot", "malenia_attributes", "malenia_demo"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "malenia_predict_zeroshot",
+        "malenia_attributes",
+        "malenia_convert_msd",
+        "malenia_convert_kits",
+        "malenia_merge",
+        "malenia_demo",
+    ],
+)
 def test_every_installed_command_explains_itself(installed, command):
     assert installed.run(command, "--help").stdout.startswith(f"usage: {command}")
