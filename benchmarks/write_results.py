@@ -1,6 +1,7 @@
 """Write docs/results.md from the stored results.
 
-malenia_demo --baseline --seed 1 --test_cases 24 -o FOLDER && cp FOLDER/results.json benchmarks/results/demo_phantoms.json
+malenia_demo --baseline --seed 1 --test_cases 24 -o FOLDER
+cp FOLDER/results.json benchmarks/results/demo_phantoms.json
 python benchmarks/train_step.py -d 901 -p nnUNetMaleniaDemoPlans
 python benchmarks/write_results.py
 """
@@ -60,8 +61,8 @@ def main() -> None:
         "",
         *demo_table(demo),
         "",
-        "Where the two columns of ml are alike, the answer does not depend on the query yet. The network's design and the "
-        "weights of the two branches (0.2 and 0.8) were chosen on development phantoms of seed 777, which hold the "
+        "Where the two columns of ml are alike, the answer does not depend on the query yet. The network's design and "
+        "the weights of the two branches (0.2 and 0.8) were chosen on development phantoms of seed 777, which hold the "
         "unseen types too; none of the phantoms scored here was looked at before.",
         "",
         "## One training step",

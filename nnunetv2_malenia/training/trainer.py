@@ -231,13 +231,35 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
 
     def _segmentation_loss(self, class_logits: list[Tensor], target: list[Tensor], annotated: Tensor | None) -> Tensor:
         """nnU-Net's own loss on the ordinary head; what a case does not annotate is unknown to it."""
-        if annotated is None:
-            return self.loss(class_logits, target)
-        if self.label_manager.has_regions:
+        if annotated is not None:
+            class_logits = self._silent_about_unannotated(class_logits, annotated)
+        return self.loss(class_logits, target)
+
+    def _silent_about_unannotated(self, class_logits: list[Tensor], annotated: Tensor) -> list[Tensor]:
+        """annotated: (B, L) bool, of label values; a region is annotated when all of its values are."""
+        has_regions = self.label_manager.has_regions
+        if has_regions:
             members = [list(r) if isinstance(r, tuple) else [r] for r in self.label_manager.foreground_regions]
             annotated = torch.stack([annotated[:, values].all(1) for values in members], dim=1)
-        has_regions = self.label_manager.has_regions
-        return self.loss([marginalise(level, annotated, has_regions=has_regions) for level in class_logits], target)
+        return [marginalise(level, annotated, has_regions=has_regions) for level in class_logits]
+
+    def validation_step(self, batch: dict) -> dict:
+        """nnU-Net's, in which a prediction of what a case does not annotate counts as background, not as an error."""
+        annotated = torch.from_numpy(np.stack([self.space.annotated_labels(case_id) for case_id in batch["keys"]]))
+        if annotated.all():
+            return super().validation_step(batch)
+        network, annotated = self.network, annotated.to(self.device)
+
+        def silent_network(data: Tensor) -> Tensor | list[Tensor]:
+            output = network(data)
+            levels = self._silent_about_unannotated(output if isinstance(output, list) else [output], annotated)
+            return levels if isinstance(output, list) else levels[0]
+
+        self.network = silent_network
+        try:
+            return super().validation_step(batch)
+        finally:
+            self.network = network
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """nnU-Net's log of the loss, and ours of each term."""
