@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from openpyxl import Workbook
 
 from nnunetv2_malenia import cli
 from nnunetv2_malenia.attributes import bank, tables, text_encoder
@@ -116,6 +117,8 @@ def test_a_folder_that_does_not_exist_is_one_line(tmp_path, capsys):
         ["embed", "t.json", "-o", "b", "--revision", "main"],
         ["show", "--vocabulary", "--lesion", "x"],
         ["show", "t.json", "--vocabulary"],
+        ["import", "b.xlsx"],
+        ["import", "b.xlsx", "-o", "t.json", "--sheet", "Sheet1"],
     ],
 )
 def test_wrong_arguments_end_with_status_2(argv, capsys):
@@ -226,3 +229,31 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert command.stderr.read() == b""
     command.wait()
     command.stderr.close()
+
+
+def annotation_workbook(folder) -> str:
+    book = Workbook()
+    book.active.title = "Sheet1"
+    book.active.append(["case", "enhancement", "location", "shape", "density", "variation", "surface", "relationship"])
+    book.active.append(["case_00001", 2, 1, 12, 3, 2, 2, 1])
+    book.save(folder / "book.xlsx")
+    return str(folder / "book.xlsx")
+
+
+def test_import_writes_a_table_that_can_be_used_and_names_what_it_could_not_read(tmp_path, capsys):
+    output = tmp_path / "table.json"
+    argv = ["import", annotation_workbook(tmp_path), "-o", str(output), "--sheet", "Sheet1=kidney tumor"]
+    assert cli.attributes(argv) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{output}: 1 case, 1 lesion type; 1 cell reported\n"
+    assert "row 2 (case_00001): shape 12: not one of 1, 2" in err
+    assert tables.read_table(output).attributes_of("kidney tumor", "case_00001").location == ("left kidney",)
+
+
+def test_import_of_a_workbook_that_is_not_known_writes_nothing(tmp_path, capsys):
+    output = tmp_path / "table.json"
+    assert cli.attributes(["import", annotation_workbook(tmp_path), "-o", str(output)]) == 1
+    err = capsys.readouterr().err
+    assert "--sheet" in err
+    assert err.count("\n") == 1
+    assert not output.exists()
