@@ -1,12 +1,15 @@
 """How well `report_parser` agrees with the codes that annotators gave the same lesions.
 
-    python benchmarks/report_agreement.py WORKBOOK
+    python benchmarks/report_agreement.py WORKBOOK [--half development|check]
 
-WORKBOOK is the published annotation workbook. For every row with free text, per aspect: is the aspect stated in the
-text; is the code's value among the values stated ("same"); does every stated value fit the code ("agrees": equal, or a
-value that the vocabulary lets coincide with it). The rules were written with one half of the rows in sight
-("development"); the other half ("check") was left alone until they were done. Writes counts, and the rows that
-disagree by sheet and row, to benchmarks/results/report_agreement.json; no text is stored.
+WORKBOOK is the published annotation workbook. For every row with free text and a case id, per coded aspect: whether the
+text states it; whether every stated value fits the code ("agreeing": equal to it, or a value that the vocabulary lets
+coincide with it); whether the code's own value is among those stated ("same_value"). Worked examples, whose texts and
+codes need not belong together, are counted apart. The rules were written with one fixed half of the rows in sight
+("development"), and the other ("check") unseen.
+
+Writes counts and the rows that differ, no text, to benchmarks/results/report_agreement.json, and the tables of
+docs/reports.md. With --half, shows the counts of that half and writes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import argparse
 import json
 import subprocess
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 from zlib import crc32
 
 from nnunetv2_malenia import __version__
@@ -26,17 +31,28 @@ from nnunetv2_malenia.attributes.vocabulary import vocabulary
 
 HALVES = ("development", "check")
 RESULT = Path(__file__).parent / "results" / "report_agreement.json"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "reports.md"
 
 
-def half_of(text: ReportedText) -> str:
-    """A fixed half for every row, whatever the workbook holds beside it."""
-    return HALVES[crc32(f"{text.lesion}/{text.row}".encode()) % 2]
+class Comparison(NamedTuple):
+    """One aspect of one row: "silent", "same", "fits" or "differs"."""
+
+    text: ReportedText
+    aspect: str
+    outcome: str
+
+    @property
+    def half(self) -> str:
+        """A fixed half for every row, whatever the workbook holds beside it."""
+        return HALVES[crc32(f"{self.text.lesion}/{self.text.row}".encode()) % 2]
 
 
-def compare(text: ReportedText) -> dict[str, str]:
-    """Per coded aspect of a row: "silent", "same", "agrees" or "differs"; an aspect without a code is left out."""
+def compare(text: ReportedText) -> list[Comparison]:
+    """Every coded aspect of a row."""
     stated = parse_report(text.text, text.lesion).attributes
-    return {aspect: outcome(aspect, getattr(stated, aspect), coded) for aspect, coded in text.coded.items()}
+    return [
+        Comparison(text, aspect, outcome(aspect, getattr(stated, aspect), text.coded[aspect])) for aspect in text.coded
+    ]
 
 
 def outcome(aspect: str, stated: tuple[str, ...], coded: tuple[str, ...]) -> str:
@@ -46,61 +62,88 @@ def outcome(aspect: str, stated: tuple[str, ...], coded: tuple[str, ...]) -> str
     overlap = vocabulary().overlap
     if not all(any(overlap(aspect, value, code) for code in coded) for value in stated):
         return "differs"
-    return "same" if set(stated) & set(coded) else "agrees"
+    return "same" if set(stated) & set(coded) else "fits"
 
 
-def summary(counts: Counter[str]) -> dict[str, int | float | None]:
-    """Counts of one cell of the result; agreement is over the texts that state the aspect, null when none does."""
-    stated = counts["same"] + counts["agrees"] + counts["differs"]
-    agreeing = counts["same"] + counts["agrees"]
+def counts(compared: Iterable[Comparison]) -> dict[str, dict[str, int | float | None]]:
+    """Per aspect the counts, and the agreement over the texts that state it, null when none does."""
+    outcomes = {aspect: Counter() for aspect in CODED_ASPECTS}
+    for each in compared:
+        outcomes[each.aspect][each.outcome] += 1
+    return {aspect: _row(outcomes[aspect]) for aspect in CODED_ASPECTS}
+
+
+def _row(count: Counter[str]) -> dict[str, int | float | None]:
+    stated = count["same"] + count["fits"] + count["differs"]
+    agreeing = stated - count["differs"]
     return {
-        "texts": stated + counts["silent"],
-        "silent": counts["silent"],
+        "texts": stated + count["silent"],
+        "silent": count["silent"],
         "stated": stated,
         "agreeing": agreeing,
-        "same_value": counts["same"],
+        "same_value": count["same"],
         "agreement": round(agreeing / stated, 4) if stated else None,
     }
+
+
+def table(title: str, rows: dict[str, dict[str, dict]]) -> str:
+    """A Markdown table: agreeing / stated of texts, per row and aspect."""
+    lines = [f"| {title} | {' | '.join(CODED_ASPECTS)} |", f"|---|{'---|' * len(CODED_ASPECTS)}"]
+    for name, cells in rows.items():
+        shown = [f"{c['agreeing']}/{c['stated']} of {c['texts']}" for c in (cells[aspect] for aspect in CODED_ASPECTS)]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def percentages(rows: dict[str, dict[str, dict]]) -> str:
+    """A Markdown table of the agreement in percent, per row and aspect."""
+    lines = [f"| agreement, % | {' | '.join(CODED_ASPECTS)} |", f"|---|{'---|' * len(CODED_ASPECTS)}"]
+    for name, cells in rows.items():
+        shown = [f"{100 * cells[aspect]['agreement']:.1f}" for aspect in CODED_ASPECTS]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def write_document(result: dict) -> None:
+    """Put the tables between the markers of docs/reports.md."""
+    begin, end = "<!-- agreement -->\n", "<!-- end of agreement -->"
+    document = DOCUMENT.read_text(encoding="utf-8")
+    head, rest = document.split(begin)
+    _, tail = rest.split(end)
+    halves = result["halves"] | {"both": result["all"]}
+    tables = f"{percentages(halves)}\n\n{table('agreeing / stated of texts', result['sheets'])}\n"
+    DOCUMENT.write_text(f"{head}{begin}{tables}{end}{tail}", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workbook", type=Path, help="XLSX file")
-    parser.add_argument("--half", choices=HALVES, help="only show the rows of this half that differ; write nothing")
+    parser.add_argument("--half", choices=HALVES, help="show the counts of this half and write nothing")
     args = parser.parse_args()
-    texts = [text for text in read_texts(args.workbook) if args.half in (None, half_of(text))]
-    compared = [(text, half_of(text), aspect, how) for text in texts for aspect, how in compare(text).items()]
-    differing = [f"{text.lesion}, row {text.row}: {aspect}" for text, _, aspect, how in compared if how == "differs"]
+    everything = [each for text in read_texts(args.workbook) for each in compare(text)]
+    compared = [each for each in everything if not each.text.is_worked_example]
     if args.half:
-        print("\n".join(differing))
-    lesions = list(dict.fromkeys(text.lesion for text in texts))
-    halves = HALVES if args.half is None else (args.half,)
-
-    def count(half: str | None, lesion: str | None, aspect: str) -> dict[str, int | float | None]:
-        return summary(
-            Counter(
-                how
-                for text, its_half, its_aspect, how in compared
-                if its_aspect == aspect and half in (None, its_half) and lesion in (None, text.lesion)
-            )
-        )
-
+        print(json.dumps(counts(each for each in compared if each.half == args.half), indent=2))
+        return
+    differing = [each for each in everything if each.outcome == "differs"]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    lesions = dict.fromkeys(each.text.lesion for each in compared)
     result = {
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "commit": commit.stdout.strip(),
         "version": __version__,
-        "texts": len(texts),
-        "halves": {half: {aspect: count(half, None, aspect) for aspect in CODED_ASPECTS} for half in halves},
-        "all": {aspect: count(None, None, aspect) for aspect in CODED_ASPECTS},
-        "sheets": {lesion: {aspect: count(None, lesion, aspect) for aspect in CODED_ASPECTS} for lesion in lesions},
-        "differing": differing,
+        "halves": {half: counts(each for each in compared if each.half == half) for half in HALVES},
+        "all": counts(compared),
+        "sheets": {lesion: counts(each for each in compared if each.text.lesion == lesion) for lesion in lesions},
+        "worked_examples": counts(each for each in everything if each.text.is_worked_example),
+        "differing": [
+            {"sheet": each.text.lesion, "row": each.text.row, "aspect": each.aspect, "half": each.half}
+            for each in differing
+        ],
     }
-    for half in halves:
-        for aspect in CODED_ASPECTS:
-            print(half, aspect, result["halves"][half][aspect])
-    if args.half is None:
-        RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_document(result)
+    print(percentages(result["halves"] | {"both": result["all"]}))
+    print("\n".join(f"{each.text.lesion}, row {each.text.row}: {each.aspect}" for each in differing))
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ def attributes(argv: Sequence[str] | None = None) -> int | None:
     separability.set_defaults(run=_separability)
 
     _add_import(commands)
+    _add_from_reports(commands)
 
     args = parser.parse_args(argv)
     if args.run is _show and args.vocabulary and args.table:
@@ -119,6 +120,21 @@ def _add_import(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_import)
 
 
+def _add_from_reports(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "from-reports",
+        help="make a table from free-text radiology reports",
+        description="Make an attribute table from radiology reports in English: per case what they state, in the "
+        "vocabulary; what a report does not state stays unspecified.",
+    )
+    command.add_argument("reports", type=Path, help="CSV, XLSX or JSONL with case, lesion, report; or a folder of "
+                         "CASE__LESION.txt")  # fmt: skip
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="attribute table to write")
+    command.add_argument("--review", type=Path, metavar="CSV", help="write what is unsure here, for a person to check")
+    command.add_argument("--evidence", type=Path, metavar="CSV", help="write every value here, with its words")
+    command.set_defaults(run=_from_reports, usage_error=command.error)
+
+
 def _title_and_lesion(text: str) -> tuple[str, str]:
     title, equals, lesion = text.rpartition("=")
     if not (title and equals and lesion):
@@ -136,6 +152,24 @@ def _import(args: argparse.Namespace) -> None:
         _warn(line)
     counts = f"{_count(len(table.cases), 'case')}, {_count(len(table.lesions), 'lesion type')}"
     print(f"{args.output}: {counts}; {_count(len(reported), 'cell')} reported")
+
+
+def _from_reports(args: argparse.Namespace) -> None:
+    from nnunetv2_malenia.attributes.report_files import checked_values_csv, read_reports, table_of_reports
+    from nnunetv2_malenia.attributes.tables import write_table, write_text
+
+    outputs = [path.resolve() for path in (args.output, args.review, args.evidence) if path]
+    if len(set(outputs)) < len(outputs):
+        args.usage_error("-o, --review and --evidence need three different files")
+    table, checked = table_of_reports(read_reports(args.reports))
+    unsure = [each for each in checked if each.why]
+    for path, values in ((args.evidence, checked), (args.review, unsure)):
+        if path:
+            write_text(checked_values_csv(values), path)
+    write_table(table, args.output)
+    counts = f"{_count(len(table.cases), 'case')}, {_count(len(table.lesions), 'lesion type')}"
+    where = args.review or "--review writes them down" if unsure else ""
+    print(f"{args.output}: {counts}; {len(unsure)} to review{f': {where}' if where else ''}")
 
 
 def _validate(args: argparse.Namespace) -> int:

@@ -114,16 +114,17 @@ _COMPOSED: list[tuple[str, Callable[[str], tuple[str, ...]]]] = [
         rf"(?:left|right) (?:lung|pulmonary),? {_LEVELS} lobes?",
         _lung_lobe,
     ),
+    (r"(?:bowel|intestin(?:e|al))(?: wall)?", lambda _: ("colon", "small bowel")),
     (r"lingula(?:r segment)?", lambda _: ("left upper lung lobe",)),
     (r"(?:left|right|both|bilateral) (?:lungs?|pulmonary)", _LUNG),
     (
         r"aort(?:a|ic)|vena cava|ivc|(?:portal|renal|splenic|mesenteric|hepatic|gonadal|iliac|"
-        r"pulmonary) (?:veins?|arter(?:y|ies)|vessels?)|sma|smv|"
+        r"pulmonary) (?:veins?|arter(?:y|ies))|sma|smv|"
         r"celiac (?:trunk|axis)|(?:blood )?vessels?|vascular structures?|arter(?:y|ies)|veins?|coronary",
         lambda _: (),
     ),
     (
-        r"psoas(?: muscle)?|muscles?|diaphragm|bowel(?: loops?)?|intestine|intestinal|pericardium|heart|"
+        r"psoas(?: muscle)?|muscles?|diaphragm|bowel loops?|pericardium|heart|"
         r"thyroid|bronch(?:us|i|ial)|trachea|ligament|"
         r"omentum|mesentery|seminal vesicles?|vagina|abdominal organs?",
         lambda _: (),
@@ -142,8 +143,7 @@ _VESSELS = phrase_pattern(
 )
 _PLEURA = phrase_pattern(r"pleura(?:l)?|chest wall|thoracic wall|fissures?|ribs?")
 _NEIGHBOURS = phrase_pattern(
-    r"(?:adjacent|surrounding|neighbou?ring|nearby) (?:abdominal |solid )?(?:organs?|structures?|viscera|"
-    r"viscus|bowel|intestine)"
+    r"(?:adjacent|surrounding|neighbou?ring|nearby) (?:abdominal |solid )?(?:organs?|structures?|viscera|viscus)"
 )
 
 

@@ -1,7 +1,7 @@
 """The grammar of reports: sentences, what is denied or doubted in them, and measurements. Knows no lesion.
 
 Negation follows NegEx and ConText (Chapman et al. 2001, Harkema et al. 2009): a trigger reaches forward to the next
-word that ends its scope, or back to what stands before it. All offsets are those of the text as given.
+word that ends its scope, or back to what stands before it.
 """
 
 import re
@@ -17,14 +17,25 @@ class Assertion(Enum):
     UNCERTAIN = "uncertain"
 
 
+class NormalisedText(NamedTuple):
+    """A report in the form that patterns are written for, and for each of its characters the offset in the report."""
+
+    text: str
+    offsets: tuple[int, ...]
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Where in the report a not empty part of the text stands, as (start, end)."""
+        return self.offsets[start], self.offsets[end - 1] + 1
+
+
 class Sentence(NamedTuple):
-    """A sentence, or a part of one that stands on its own. `start` is its offset in the report."""
+    """A sentence, or a part of one that stands on its own. `start` is its offset in the normalised text."""
 
     start: int
     text: str
 
 
-_SAME_LENGTH = str.maketrans({c: "-" for c in "\u2010\u2011\u2012\u2013\u2014\u2212"} | {"\u00a0": " ", "\u2019": "'"})
+_PLAIN = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-") | {"\u2019": "'"})
 _ABBREVIATIONS = (
     r"(?<!\bapprox)(?<!\bca)(?<!\bvs)(?<!\bno)(?<!\bmax)(?<!\bdr)(?<!\be\.g)(?<!\bi\.e)(?<!\bresp)(?<!\bfig)"
 )
@@ -34,8 +45,8 @@ _NOT_DENIED = (
     r"not necessarily|cannot be (?:excluded|ruled out)|can(?:no|')t (?:exclude|rule out)|not to mention"
 )
 _NEGATION = re.compile(
-    r"\b(?:no|not|non|never|neither|nor|without|w/o|absence of|absent|lack(?:s|ing)?(?: of)?|negative for|free of|"
-    r"devoid of|fails? to|unlikely|rather than|instead of|cannot)\b|n't\b"
+    r"\b(?:no|not|non|never|neither|nor|without|w/o|absence of|absent(?= \w)|lack(?:s|ing)?(?: of)?|negative for|"
+    r"free of|devoid of|fails? to|unlikely|rather than|instead of|cannot)\b|n't\b"
 )
 _DOUBT = re.compile(
     r"\b(?:possibl[ey]|probabl[ey]|likely|suspicio(?:us|n)(?: for| of)?|suspect(?:ed|s)?|suggest(?:s|ed|"
@@ -68,10 +79,18 @@ _LENGTH = r"\d+(?:[.,]\d+)?"
 _MEASUREMENT = re.compile(rf"({_LENGTH}(?:\s*(?:cm|mm)?\s*[x\u00d7*]\s*{_LENGTH}){{0,2}})\s*-?(cm|mm)\b")
 
 
-def normalised(text: str) -> str:
-    """Lower case, plain hyphens, spaces and apostrophes, of the same length: offsets stay those of the report."""
-    lower = "".join(small if len(small := char.lower()) == 1 else char for char in text)
-    return lower.translate(_SAME_LENGTH)
+def normalised(report: str) -> NormalisedText:
+    """Lower case, plain hyphens and apostrophes, one space for many; line ends and blank lines stay what they are."""
+    chars: list[str] = []
+    offsets: list[int] = []
+    for match in re.finditer(r"\s+|\S", report):
+        if (lines := match.group().count("\n")) or match.group().isspace():
+            plain = "\n" * min(lines, 2) or " "
+        else:
+            plain = match.group().lower().translate(_PLAIN)
+        chars += plain
+        offsets += [match.start()] * len(plain)
+    return NormalisedText("".join(chars), (*offsets, len(report)))
 
 
 def sentences(text: str) -> list[Sentence]:

@@ -10,7 +10,7 @@ from nnunetv2_malenia.attributes.report_anatomy import (
     names_vessels,
     without_overlaps,
 )
-from nnunetv2_malenia.attributes.report_grammar import Assertion, assertion, diameters_mm, normalised
+from nnunetv2_malenia.attributes.report_grammar import Assertion, NormalisedText, assertion, diameters_mm, normalised
 from nnunetv2_malenia.attributes.report_lexicon import (
     CLOSE,
     CLOSE_TO_PLEURA,
@@ -76,15 +76,20 @@ def parse_report(report: str, lesion: str) -> ParsedReport:
     round shape, enhancement), else nothing. Several lesions of the type give alternatives. Any text is allowed; an
     empty one states nothing.
     """
-    text = normalised(report)
+    normal = normalised(report)
     target = target_of(lesion)
-    found = clauses(text, target)
+    found = clauses(normal.text, target)
     evidence = [*_location_evidence(found, target), *(each for clause in found for each in _evidence(clause, target))]
-    evidence = _resolved([each._replace(words=report[each.start : each.end]) for each in evidence])
+    evidence = _resolved([_located(each, normal, report) for each in evidence])
     used = [each for each in evidence if each.confidence > DOUBTED]
     values = {aspect: tuple(dict.fromkeys(e.value for e in used if e.aspect == aspect)) for aspect in ASPECTS}
     sizes = [size for c in found if c.topic is Topic.LESION for _, _, size in diameters_mm(c.text)]
     return ParsedReport(AspectValues(**values), tuple(evidence), tuple(sizes), tuple(_unclear(report, found, values)))
+
+
+def _located(evidence: Evidence, normal: NormalisedText, report: str) -> Evidence:
+    start, end = normal.span(evidence.start, evidence.end)
+    return evidence._replace(start=start, end=end, words=report[start:end])
 
 
 def _unclear(report: str, found: list[Clause], values: dict[str, tuple[str, ...]]) -> list[str]:
@@ -241,9 +246,9 @@ def _qualifies_relationship(clause: Clause, match: _Match, matches: list[_Match]
 
 def _is_to_another_organ(clause: Clause, target: Target, match: _Match) -> bool:
     """Whether a relationship is to something outside the lesion's own organ; one without a named object counts."""
-    start, end = match.end, match.end + len(_object(clause, match))
+    start, end = match.start, match.end + len(_object(clause, match))
     towards = [place for place in clause.places if start <= place.start < end]
-    if names_neighbours(clause.text[start:end]) or names_pleura(clause.text[start:end]):
+    if any(names(clause.text[start:end]) for names in (names_neighbours, names_pleura, names_vessels)):
         return True
     if not towards:
         return match.rule.values[0] != ("relationship", INVASION)

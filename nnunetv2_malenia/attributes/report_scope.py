@@ -29,7 +29,11 @@ class Target(NamedTuple):
 
     def lies_in(self, mention: Mention) -> bool:
         """Whether a place belongs to one of the lesion's organs; a place outside the vocabulary does not."""
-        return bool(mention.organs) and (not self.organs or bool(mention.organs & self.organs))
+        return any(map(self.owns, mention.values))
+
+    def owns(self, location: str) -> bool:
+        """Whether a location of the vocabulary belongs to one of the lesion's organs."""
+        return not self.organs or organ_of(location) in self.organs
 
 
 class Head(NamedTuple):
@@ -41,7 +45,7 @@ class Head(NamedTuple):
 
 
 class Clause(NamedTuple):
-    """A sentence or the part of one that speaks of one thing. `start` is its offset in the report."""
+    """A sentence or the part of one that speaks of one thing. `start` is its offset in the normalised report."""
 
     start: int
     text: str
@@ -67,7 +71,7 @@ _SIGNS = ("lymph node", "effusion", "thrombus")  # named beside a lesion; what f
 _HEADS = [(kind, phrase_pattern(pattern)) for kind, pattern in _KINDS.items()]
 _HOLLOW_HEADS = ("any", phrase_pattern(r"thickening|thickened"))
 _AREA = ("any", phrase_pattern(r"area|focus|region"))
-_NOT_A_HEAD_BEFORE = re.compile(r"\b(?:mural|wall|satellite|thyroid|peritoneal|pleural) $")
+_NOT_A_HEAD_BEFORE = re.compile(r"\b(?:mural|wall|satellite|thyroid|peritoneal) $")
 _NOT_AN_AREA_BEFORE = re.compile(
     r"\b(?:internal|central|peripheral|inner|small|focal|surrounding|this|head|adjacent) (?:[\w-]+ )?$"
 )
@@ -82,7 +86,7 @@ _NOT_LOCATIVE = re.compile(
     r"infiltrat\w*|exten[ds]\w*|atroph\w*|dilat\w*|compress\w*|displac\w*|encas\w*|separat\w+|than|compared|relative|"
     r"similar|rest|remainder|remaining|normal|surrounding|around|beneath|below|above|"
     r"hyperdensity \w+ in|densit(?:y|ies) in|"
-    r"(?:margins?|borders?|boundar\w+|interface|demarcation) (?:with|from|to|of|between))\b[^.;,:]{0,40}$"
+    r"(?:margins?|borders?|boundar\w+|interface|demarcation) (?:with|from|to|of|between))\b[^.;,:]{0,60}$"
 )
 _NOT_A_PLACE_AFTER = re.compile(
     r"\s*(?:\w+ )?(?:parenchyma|atroph\w*|pelvis|ducts?|veins?|arter\w+|hilum|sinus|fossa|capsule|"
@@ -231,12 +235,12 @@ def is_locative(text: str, place: Mention) -> bool:
 def locations(found: list[Clause], target: Target) -> list[tuple[Clause, Mention]]:
     """Where the lesion is said to lie: with the lesion's noun if anywhere, else in what is said about it.
 
-    Only places in the lesion's own organs; the whole organ only if no part of it is named.
+    Only places in the lesion's own organs; the whole organ only if no part of it is named. [] if nothing is said.
     """
     spoken = [clause for clause in found if clause.topic is Topic.LESION]
     for group in ([clause for clause in spoken if clause.heads], spoken):
         places = [
-            (clause, place)
+            (clause, place._replace(values=tuple(filter(target.owns, place.values))))
             for clause in group
             for place in clause.places
             if target.lies_in(place)

@@ -36,13 +36,18 @@ class ReportedCell(NamedTuple):
 
 
 class ReportedText(NamedTuple):
-    """A row's free text, with where it stands and what the codes beside it say."""
+    """A row's free text, with where it stands and what the codes beside it say; a worked example is of no case."""
 
     lesion: str
     row: int
     case: str
     text: str
     coded: dict[str, tuple[str, ...]]
+
+    @property
+    def is_worked_example(self) -> bool:
+        """Whether the row shows how to fill in the sheet, so that its text and codes need not belong together."""
+        return bool(_fault_of_case_id(self.case))
 
 
 class _SheetRow(NamedTuple):
