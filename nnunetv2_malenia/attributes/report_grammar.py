@@ -45,7 +45,7 @@ _NOT_DENIED = (
     r"not necessarily|cannot be (?:excluded|ruled out)|can(?:no|')t (?:exclude|rule out)|not to mention"
 )
 _NEGATION = re.compile(
-    r"\b(?:no|not|non|never|neither|nor|without|w/o|absence of|absent(?= \w)|lack(?:s|ing)?(?: of)?|negative for|"
+    r"\b(?:no|not|never|neither|nor|without|w/o|absence of|absent(?= \w)|lack(?:s|ing)?(?: of)?|negative for|"
     r"free of|devoid of|fails? to|unlikely|rather than|instead of|cannot)\b|n't\b"
 )
 _DOUBT = re.compile(
@@ -106,7 +106,7 @@ def sentences(text: str) -> list[Sentence]:
 
 def denies(phrase: str) -> bool:
     """Whether a normalised phrase holds a negation."""
-    return bool(_NEGATION.search(phrase))
+    return bool(_NEGATION.search(phrase) or re.search(r"\bnon\b", phrase))
 
 
 def assertion(
@@ -124,7 +124,7 @@ def assertion(
         return Assertion.UNCERTAIN
     if (match := _DOUBTED_AFTER.match(sentence[end:])) and _reaches_back(match.group(), in_lists):
         return Assertion.UNCERTAIN
-    if not includes_denial and denies(inside):
+    if (not includes_denial and denies(inside)) or re.search(r"\bnon[ -]$", before):
         return Assertion.NEGATED
     reaches = [_reach(before[match.end() :], after, in_lists) for match in _NEGATION.finditer(before)]
     if Assertion.NEGATED in reaches:

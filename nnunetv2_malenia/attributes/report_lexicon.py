@@ -59,6 +59,7 @@ _BLURRED = (
     rf"infiltrative|infiltrating)"
 )
 _ADVERB = r"(?:\w+ly |rather |somewhat |quite |well )?"
+_TOWARDS = r"(?: (?:with|from|of|to|between)(?: (?!(?:is|are|with|but|which)\b)\w+){1,8}?)?"
 _IS = r"(?: (?:is|are|was|were|be|remains?|appears?|look(?:s|ed)?|seems?|being))?(?: not)?"
 _HYPO = (
     r"(?:hypo-(?:dense|attenuating|attenuated|attenuation|density|dens)|(?:low|lower|decreased|reduced|"
@@ -72,7 +73,7 @@ _HYPER = (
     r"(?:hyper-(?:dense|attenuating|attenuated|attenuation|density|dens)|(?:high|higher|increased|"
     r"elevated) (?:density|attenuation|attenuating))"
 )
-_MORE_THAN_ONE = r"(?:areas|foci|regions|spots|zones|components?|portions?|parts|shadows|streaks|structures?|strands)"
+_MORE_THAN_ONE = r"(?:areas|foci|regions|spots|zones|components?|portions?|parts|streaks|structures?|strands)"
 _ONE_INSIDE = r"(?:area|focus|region|spot|zone|part|cent(?:er|re)|core)"
 _INSIDE = r"(?:internal|central|peripheral|intralesional|intratumou?ral|inner|eccentric|linear|punctate|tubular|focal)"
 _STATES = r"(?: (?:is|are))?(?: (?:seen|noted|present|observed|visible|identified|found|also))*"
@@ -89,9 +90,10 @@ _CLOSELY = (
     r"(?:close(?:ly)? (?:relationships?|relations?|related|contact|proximity|associated|association|attached|adherent|"
     r"abutting|connected|apposed)|intimate(?:ly)? (?:related|associated|relationship|relation|contact)|"
     r"inseparable from|"
-    r"not separable from|adherent to|adheres to|adhesions? (?:to|with)|abut(?:s|ting|ment)?|in (?:direct |"
+    r"adherent to|adheres to|adhesions? (?:to|with)|abut(?:s|ting|ment)?|in (?:direct |"
     r"broad )?contact with|"
-    r"direct(?:ly)? contact(?:s|ing)?|indistinguishable from|close to|touch(?:es|ing)|contiguous with)"
+    r"direct(?:ly)? contact(?:s|ing)?|indistinguishable from|close to|touch(?:es|ing)|contiguous with|"
+    r"(?:near|adjacent to) (?:any |the )?(?:adjacent|surrounding|neighbou?ring))"
 )
 _INVADES = (
     r"(?:invad(?:es|ed|ing)|invasion (?:of|into)|infiltrat(?:es|ed|ing|ion)(?: (?:of|into))?|"
@@ -99,6 +101,9 @@ _INVADES = (
 )
 _FAT_PLANE = r"(?:fat(?:ty)? (?:plane|interface|space|layer|gap)s?)"
 _ENHANCE = r"(?:enhancement|enhances?|enhancing|enhanced)"
+# "Marked heterogeneous enhancement" says two things: the strength must not take the word of the other.
+_VARYING = r"\w*(?:homogen|heterogen|uneven|uniform)\w*"
+_ENHANCE_SOMEHOW = rf"(?: {_ENHANCE}| (?!{_VARYING})\w+ {_ENHANCE}|(?= {_VARYING} {_ENHANCE}))"
 _ROUND = (
     r"(?:round(?:ed|ish)?(?: like| shaped?)?|oval(?: shaped?)?|ovoid|ellip(?:tical|soid(?:al)?)|"
     r"spher(?:ical|oid|ic)|globular|circular)"
@@ -203,13 +208,11 @@ STATED: Phrases = [
         [("density_variation", "heterogeneous")],
         [
             "heterogen(?:e)?ous(?:ly)?",
+            "un-even (?:density|attenuation|enhancement)",
+            f"(?:density|attenuation){_IS} uneven",
             "heterogeneity",
             "in-?homogen(?:e)?ous(?:ly)?",
-            "non-homogen(?:e)?ous(?:ly)?",
             "inhomogeneity",
-            "non-uniform(?:ly)?",
-            "(?:un|non-)even (?:density|attenuation|enhancement)",
-            "(?:density|attenuation) (?:is |are )?(?:uneven|non-uniform)",
         ],
     ),
     # enhancement: of the scan
@@ -230,17 +233,17 @@ STATED: Phrases = [
     (
         [("enhancement", "mild enhancement")],
         [
-            rf"(?:mild(?:ly)?|slight(?:ly)?|weak(?:ly)?|faint(?:ly)?|minimal(?:ly)?|poor(?:ly)?) (?:\w+ )?{_ENHANCE}",
+            rf"(?:mild(?:ly)?|slight(?:ly)?|weak(?:ly)?|faint(?:ly)?|minimal(?:ly)?|poor(?:ly)?){_ENHANCE_SOMEHOW}",
             r"hypo-(?:enhanc\w+|vascular)",
         ],
     ),
-    ([("enhancement", "moderate enhancement")], [rf"moderate(?:ly)? (?:\w+ )?{_ENHANCE}"]),
+    ([("enhancement", "moderate enhancement")], [rf"moderate(?:ly)?{_ENHANCE_SOMEHOW}"]),
     (
         [("enhancement", "marked enhancement")],
         [
             (
                 rf"(?:marked(?:ly)?|avid(?:ly)?|strong(?:ly)?|intense(?:ly)?|vivid(?:ly)?|obvious(?:ly)?|"
-                rf"prominent(?:ly)?|pronounced|significant(?:ly)?|brisk) (?:\w+ )?{_ENHANCE}"
+                rf"prominent(?:ly)?|pronounced|significant(?:ly)?|brisk){_ENHANCE_SOMEHOW}"
             ),
             "hyper-(?:enhancing|vascular)",
             "enhanc(?:es|ing|ed) (?:avidly|markedly|strongly|intensely|significantly|obviously)",
@@ -262,7 +265,7 @@ STATED: Phrases = [
         [("surface", "well-defined")],
         [
             rf"{_SHARP}(?:(?: and|,) \w+)? (?:\w+ )?{_MARGIN}",
-            rf"{_MARGIN}(?: (?:with|from|of|to) (?:the )?\w+(?: \w+)?)?{_IS} {_ADVERB}{_SHARP}",
+            rf"{_MARGIN}{_TOWARDS}{_IS} {_ADVERB}{_SHARP}",
             f"{_MARGIN}: {_SHARP}",
             f"surface{_IS} {_ADVERB}smooth",
             "smooth(?:ly)? (?:contour|outline|marginated|surface)",
@@ -272,7 +275,7 @@ STATED: Phrases = [
         [("surface", "ill-defined")],
         [
             rf"{_BLURRED}(?:(?: and|,) \w+)? (?:\w+ )?{_MARGIN}",
-            rf"{_MARGIN}(?: (?:with|from|of|to) (?:the )?\w+(?: \w+)?)?{_IS} {_ADVERB}{_BLURRED}",
+            rf"{_MARGIN}{_TOWARDS}{_IS} {_ADVERB}{_BLURRED}",
             f"{_MARGIN}: {_BLURRED}",
             r"loss of (?:\w+ )?(?:margin|definition|demarcation)",
             "indistinct from",
@@ -303,11 +306,13 @@ STATED: Phrases = [
         ],
     ),
     # specific features
-    ([("specific_features", "spiculation")], ["spicul(?:ated|ation|ations|es|e)(?:~margins?)?"]),
+    ([("specific_features", "spiculation")], ["spicul(?:ated|ation|ations|es|e)(?:~margins?)?", "burrs?"]),
     ([("specific_features", "lobulation")], ["lobulat(?:ed|ion|ions) (?:margins?|borders?|edges?)", "lobulations?"]),
     (
         [("specific_features", "pleural retraction")],
         [
+            "pulled pleura",
+            "pleura (?:is |appears )?(?:pulled|retracted|indented|puckered)",
             "pleural (?:re-?traction|traction|indentation|tags?|tails?|puckering)",
             "(?:retraction|traction|indentation|puckering)~pleura",
         ],
@@ -412,6 +417,8 @@ STATED: Phrases = [
         [("specific_features", "pancreatic duct dilatation"), ("specific_features", "bile duct dilatation")],
         [
             "double duct sign",
+            f"{_BILE_DUCT} and {_PANCREATIC_DUCT}~{_DILATED}",
+            f"{_PANCREATIC_DUCT} and {_BILE_DUCT}~{_DILATED}",
             f"{_DILATED}~(?:bile|common bile|biliary) and pancreatic ducts?",
             f"{_DILATED}~pancreatic and (?:common )?bile ducts?",
         ],
@@ -506,7 +513,7 @@ STATED: Phrases = [
         [
             (
                 r"(?:multiple|several|numerous|many|two|three|four|five|\d)(?= (?:[\w.]+ ){0,5}?(?:lesions|nodules|"
-                r"masses|cysts|tumou?rs|metastases|stones|calculi))"
+                r"shadows|masses|cysts|tumou?rs|metastases|stones|calculi))"
             ),
             "multifocal",
         ],
@@ -515,6 +522,11 @@ STATED: Phrases = [
 
 # Phrases whose value is itself a denial.
 DENYING: Phrases = [
+    (
+        [("density_variation", "heterogeneous")],
+        ["non-homogen(?:e)?ous(?:ly)?", "non-uniform(?:ly)?", "non-even (?:density|attenuation|enhancement)"],
+    ),
+    ([("relationship", CLOSE)], ["not separable from", "cannot be (?:separated|distinguished) from"]),
     (
         [("enhancement", "non-contrast ct")],
         [

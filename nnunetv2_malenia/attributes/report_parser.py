@@ -141,14 +141,15 @@ def _said(value: Value, said: Assertion, match: _Match, clause: Clause, target: 
     aspect = value[0]
     if said is Assertion.UNCERTAIN:
         return [(value, DOUBTED)]
-    if said is Assertion.NEGATED and aspect == "enhancement" and match.rule.implied:
-        return [(("enhancement", "no enhancement"), STATED), (("enhancement", WITH_CONTRAST), IMPLIED)]
-    if said is Assertion.NEGATED:
-        opposite = OPPOSITES.get(value)
-        return [(opposite, STATED)] if opposite else []
     confidence = IMPLIED if match.rule.implied else STATED
+    if said is Assertion.NEGATED and aspect == "enhancement" and match.rule.implied:
+        value, confidence = ("enhancement", "no enhancement"), STATED
+    elif said is Assertion.NEGATED:
+        if value not in OPPOSITES:
+            return []
+        value = OPPOSITES[value]
     if value == ("density", "isodense") and "lung" in target.organs:  # as soft tissue, the lung itself being air
-        return [(("density", "soft-tissue density"), confidence)]
+        value = ("density", "soft-tissue density")
     if aspect == "relationship" and value[1] != NOT_CLOSE:
         return [((aspect, each), confidence) for each in _relationships(value[1], match, clause)]
     if aspect == "surface" and _is_towards_neighbours(clause, match, target):
@@ -191,9 +192,9 @@ def _is_towards_neighbours(clause: Clause, match: _Match, target: Target) -> boo
 _PART = re.compile(
     r"(?:[\s-]+(?!(?:in|of|with|is|are|than|to|as|from|and|the|a|density|attenuation|enhancement)\b)[\w-]+){0,3}?[\s-]+"
     r"(?:structures?|foci|spots?|areas|regions?|components?|portions?|rim|halo|strands?|sept\w+|walls?|calcifications?|"
-    r"content|vessels?|shadows?|parenchyma|background|capsule|thrombus|kidneys?|liver|pancreas|lungs?|spleen)\b"
+    r"content|vessels?|parenchyma|background|capsule|thrombus|kidneys?|liver|pancreas|lungs?|spleen)\b"
 )
-_LESION = r"(?:lesions?|mass(?:es)?|nodules?|tumou?rs?|cysts?|area|thickening)\b"
+_LESION = r"(?:lesions?|mass(?:es)?|nodules?|tumou?rs?|cysts?|area|shadows?|thickening)\b"
 _LESION_NOUN = re.compile(rf"[^,.;]{{0,40}}?\b{_LESION}")
 
 

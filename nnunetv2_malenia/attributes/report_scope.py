@@ -69,9 +69,9 @@ _KINDS = {
 }
 _SIGNS = ("lymph node", "effusion", "thrombus")  # named beside a lesion; what follows is about the lesion again
 _HEADS = [(kind, phrase_pattern(pattern)) for kind, pattern in _KINDS.items()]
-_HOLLOW_HEADS = ("any", phrase_pattern(r"thickening|thickened"))
-_AREA = ("any", phrase_pattern(r"area|focus|region"))
-_NOT_A_HEAD_BEFORE = re.compile(r"\b(?:mural|wall|satellite|thyroid|peritoneal) $")
+_THICKENING = ("any", phrase_pattern(r"thickening|thickened"))
+_AREA = phrase_pattern(r"area|focus|region|shadows?")
+_NOT_A_HEAD = re.compile(r"\b(?:mural|wall|satellite|thyroid|peritoneal) nodules?$")
 _NOT_AN_AREA_BEFORE = re.compile(
     r"\b(?:internal|central|peripheral|inner|small|focal|surrounding|this|head|adjacent) (?:[\w-]+ )?$"
 )
@@ -83,10 +83,13 @@ _LOCATIVE = re.compile(
 )
 _NOT_LOCATIVE = re.compile(
     r"\b(?:relat\w+|close\w*|adjacent|abut\w*|contact\w*|touch\w*|next|near|border(?:s|ing)|between|invad\w*|invasion|"
-    r"infiltrat\w*|exten[ds]\w*|atroph\w*|dilat\w*|compress\w*|displac\w*|encas\w*|separat\w+|than|compared|relative|"
-    r"similar|rest|remainder|remaining|normal|surrounding|around|beneath|below|above|"
+    r"infiltrat\w*|exten[ds]\w*|atroph\w*|dilat\w*|compress\w*|displac\w*|encas\w*|separat\w+|beneath|below|above|"
     r"hyperdensity \w+ in|densit(?:y|ies) in|"
     r"(?:margins?|borders?|boundar\w+|interface|demarcation) (?:with|from|to|of|between))\b[^.;,:]{0,60}$"
+)
+_COMPARED_WITH = re.compile(  # what is said to be somewhere after that is no longer what it is compared with
+    r"\b(?:than|compared|relative|similar|rest|remainder|remaining|normal|surrounding|around)\b"
+    r"(?:(?!\b(?:is|are|was|were)\b)[^.;,:]){0,60}$"
 )
 _NOT_A_PLACE_AFTER = re.compile(
     r"\s*(?:\w+ )?(?:parenchyma|atroph\w*|pelvis|ducts?|veins?|arter\w+|hilum|sinus|fossa|capsule|"
@@ -141,15 +144,15 @@ def _moved(mention: Mention, by: int) -> Mention:
 
 def _heads(text: str, target: Target) -> list[Head]:
     """Lesion nouns in order; a cyst in "cystic lesion" is one noun."""
-    patterns = [*_HEADS, *([_HOLLOW_HEADS] if target.is_hollow else [])]
+    patterns = [*_HEADS, *([_THICKENING] if target.is_hollow else [])]
     found: list[Head] = []
     for kind, pattern in patterns:
         for match in pattern.finditer(text):
             overlaps = any(match.start() < head.end and head.start < match.end() for head in found)
-            if not overlaps and not _NOT_A_HEAD_BEFORE.search(text[: match.start()]):
+            if not overlaps and not _NOT_A_HEAD.search(text[: match.end()]):
                 found.append(Head(match.start(), match.end(), kind))
     if not found:
-        for match in _AREA[1].finditer(text):
+        for match in _AREA.finditer(text):
             before, after = text[: match.start()], text[match.end() :]
             if not (_NOT_AN_AREA_BEFORE.search(before) or _INSIDE.match(after)):
                 found.append(Head(match.start(), match.end(), "any"))
@@ -193,7 +196,8 @@ def _topic(
     if heads:
         return _topic_of_lesion(text, heads, places, target, topic), section
     first = next((place for place in places if _OPENING.match(text[: place.start])), None)
-    is_subject = first and not re.match(r"\W*(?:in|within|at|on)\b|[^:]*:", text[: first.end + 1])
+    says_more = first and re.search(r"\w", text[first.end :])  # "Left kidney." alone says where the lesion is
+    is_subject = says_more and not re.match(r"\W*(?:in|within|at|on)\b|[^:]*:", text[: first.end + 1])
     if is_subject or re.match(r"\W*(?:the )?(?:rest|remainder|remaining)\b", text):
         return Topic.ORGAN, section
     return topic, section
@@ -223,7 +227,7 @@ def topic_continues(text: str) -> bool:
 def is_locative(text: str, place: Mention) -> bool:
     """Whether a place is where something lies, and not what it touches or what else is wrong."""
     before, after = text[: place.start], text[place.end :]
-    if _NOT_LOCATIVE.search(before) or _NOT_A_PLACE_AFTER.match(after):
+    if _NOT_LOCATIVE.search(before) or _COMPARED_WITH.search(before) or _NOT_A_PLACE_AFTER.match(after):
         return False
     if text[place.start :].startswith(("in ", "within ", "at ", "of ")):
         return True

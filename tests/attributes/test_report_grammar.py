@@ -26,6 +26,7 @@ def said(sentence: str, mention: str, **options) -> Assertion:
         "no fat and a calcification.",
         "necrosis is absent, calcification is present.",
         "there is no doubt of calcification.",
+        "non-homogeneous calcification.",
     ],
 )
 def test_what_stands_outside_a_negation_is_affirmed(sentence):
@@ -49,6 +50,7 @@ def test_what_stands_outside_a_negation_is_affirmed(sentence):
         "calcification is absent.",
         "calcification and fat are absent.",
         "calcification is ruled out.",
+        "non-calcification.",
         "the lesion doesn't contain calcification.",
         "calcification is unlikely.",
     ],

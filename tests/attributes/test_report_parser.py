@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from nnunetv2_malenia.attributes.report_grammar import denies
 from nnunetv2_malenia.attributes.report_lexicon import DENYING, IMPLIED, OPPOSITES, STATED
 from nnunetv2_malenia.attributes.report_parser import DOUBTED, parse_report
 from nnunetv2_malenia.attributes.report_parser import STATED as STATED_CONFIDENCE
@@ -51,6 +52,8 @@ def test_a_report_gives_all_that_it_states_and_nothing_else():
         ("kidney tumor", "Masses are seen in both kidneys.", {"left kidney", "right kidney"}),
         ("kidney tumor", "Right kidney: mass at the lower pole.", {"right kidney"}),
         ("kidney tumor", "A renal mass.", {"kidney"}),
+        ("kidney tumor", "A mass of lower density than the cortex is seen in the left kidney.", {"left kidney"}),
+        ("kidney tumor", "Well-defined mass. Left kidney.", {"left kidney"}),
         ("liver tumor", "Lesion in segment VII.", {"right liver lobe"}),
         ("liver tumor", "Lesions in segments 2 and 8.", {"left liver lobe", "right liver lobe"}),
         ("liver tumor", "Lesion of the left lateral lobe of the liver.", {"left liver lobe"}),
@@ -96,11 +99,14 @@ def test_places_that_are_not_where_the_lesion_lies_are_no_location(lesion, repor
         ("density", "a mass whose attenuation is similar to the parenchyma", "isodense"),
         ("density", "a mass of water attenuation", "fluid density"),
         ("density_variation", "an inhomogeneous mass", "heterogeneous"),
+        ("density_variation", "a non-homogeneous mass", "heterogeneous"),
+        ("density_variation", "a mass with marked heterogeneous enhancement", "heterogeneous"),
         ("density_variation", "a mass of uniform density", "homogeneous"),
         ("density_variation", "a mass that is not homogenous", "heterogeneous"),
         ("enhancement", "a mass on non-contrast CT", "non-contrast ct"),
         ("enhancement", "a mass that does not enhance", "no enhancement"),
         ("enhancement", "an avidly enhancing mass", "marked enhancement"),
+        ("enhancement", "a mass with marked heterogeneous enhancement", "marked enhancement"),
         ("enhancement", "a mass without significant enhancement", "no enhancement"),
         ("surface", "a sharply demarcated mass", "well-defined"),
         ("surface", "a mass with indistinct edges", "ill-defined"),
@@ -108,6 +114,9 @@ def test_places_that_are_not_where_the_lesion_lies_are_no_location(lesion, repor
         ("surface", "a mass with unclear boundary", "ill-defined"),
         ("surface", "a mass with no clear border", "ill-defined"),
         ("relationship", "a mass inseparable from the psoas muscle", CLOSE),
+        ("relationship", "a mass not separable from the psoas muscle", CLOSE),
+        ("relationship", "a mass with no clear demarcation from the psoas muscle", CLOSE),
+        ("relationship", "a mass that is not near any adjacent organ", NOT_CLOSE),
         ("relationship", "a mass not closely related to adjacent organs", NOT_CLOSE),
         ("relationship", "a mass with loss of the fat plane to the liver", CLOSE),
         ("relationship", "a mass invading the adrenal gland", "invasion of surrounding organs"),
@@ -150,6 +159,19 @@ def test_parts_of_a_lesion_say_nothing_about_its_density():
     report = "Hyperdense mass in the left kidney with hypodense areas. Foci of low attenuation are seen within."
     assert values(report, "density") == {"hyperdense"}
     assert values(report, "specific_features") == {"hypodense areas"}
+
+
+def test_a_shadow_is_a_lesion_where_nothing_else_is_one():
+    assert stated("Low-density shadow in the right lobe of the liver.", "liver tumor") == {
+        "location": ("right liver lobe",),
+        "density": ("hypodense",),
+    }
+
+
+def test_a_border_between_two_organs_is_a_relationship():
+    report = "Thickening of the rectal wall. The boundary between the lesion and the uterus is unclear."
+    assert values(report, "relationship", "colon tumor") == {CLOSE}
+    assert values(report, "surface", "colon tumor") == set()
 
 
 def test_a_border_that_describes_how_close_something_is_says_nothing_about_the_surface():
@@ -378,6 +400,11 @@ def test_every_value_that_the_lexicon_gives_is_in_the_vocabulary():
     pairs = {pair for entries in (STATED, DENYING, IMPLIED) for given_values, _ in entries for pair in given_values}
     pairs |= set(OPPOSITES) | set(OPPOSITES.values())
     assert [(aspect, value) for aspect, value in pairs if value not in vocabulary().values(aspect)] == []
+
+
+def test_a_phrase_with_a_denial_of_its_own_is_listed_as_one():
+    optional = "(?: not)?"
+    assert [p for _, phrases in STATED for phrase in phrases if denies(p := phrase.replace(optional, ""))] == []
 
 
 def test_every_value_of_the_vocabulary_is_understood_by_its_own_name():
