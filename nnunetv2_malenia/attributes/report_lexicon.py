@@ -30,16 +30,6 @@ OPPOSITES: dict[Value, Value] = {
     },
 }
 
-# Signs outside the lesion, and the organs whose lesions they belong to; all other features are the lesion's own.
-SIGNS_BY_ORGAN: dict[str, frozenset[str]] = {
-    "pancreatic duct dilatation": frozenset({"pancreas"}),
-    "pancreatic atrophy": frozenset({"pancreas"}),
-    "bile duct dilatation": frozenset({"pancreas", "liver", "gallbladder", "bile duct", "duodenum"}),
-    "hydronephrosis": frozenset({"kidney", "ureter", "urinary bladder"}),
-    "bowel obstruction": frozenset({"colon", "small bowel", "stomach", "duodenum"}),
-    "gallstones": frozenset({"gallbladder", "bile duct"}),
-    "compressive atelectasis": frozenset({"lung", "pleural space"}),
-}
 
 _MARGIN = (
     r"(?:margins?|borders?|boundar(?:y|ies)|edges?|outlines?|interfaces?|demarcations?|separation|delineation|"
@@ -60,8 +50,8 @@ _BLURRED = (
 )
 _ADVERB = r"(?:\w+ly |rather |somewhat |quite |well )?"
 _TOWARDS = r"(?: (?:with|from|of|to|between)(?: (?!(?:is|are|with|but|which)\b)\w+){1,8}?)?"
-_IS = r"(?: (?:is|are|was|were|be|remains?|appears?|look(?:s|ed)?|seems?|being))?(?: not)?"
-_HYPO = (
+IS = r"(?: (?:is|are|was|were|be|remains?|appears?|look(?:s|ed)?|seems?|being))?(?: not)?"
+HYPO = (
     r"(?:hypo-(?:dense|attenuating|attenuated|attenuation|density|dens)|(?:low|lower|decreased|reduced|"
     r"diminished) (?:density|attenuation|attenuating))"
 )
@@ -69,22 +59,10 @@ _ISO = (
     r"(?:iso-(?:dense|attenuating|attenuated|attenuation|density|dens)|(?:equal|similar|same|"
     r"identical) (?:density|attenuation))"
 )
-_HYPER = (
+HYPER = (
     r"(?:hyper-(?:dense|attenuating|attenuated|attenuation|density|dens)|(?:high|higher|increased|"
     r"elevated) (?:density|attenuation|attenuating))"
 )
-_MORE_THAN_ONE = r"(?:areas|foci|regions|spots|zones|components?|portions?|parts|streaks|structures?|strands)"
-_ONE_INSIDE = r"(?:area|focus|region|spot|zone|part|cent(?:er|re)|core)"
-_INSIDE = r"(?:internal|central|peripheral|intralesional|intratumou?ral|inner|eccentric|linear|punctate|tubular|focal)"
-_STATES = r"(?: (?:is|are))?(?: (?:seen|noted|present|observed|visible|identified|found|also))*"
-_IN_THE_LESION = r"(?:within|inside|in) (?:the |this |it|its )?(?:lesions?|mass|tumou?r|cyst|nodule|interior|wall)?"
-_DILATED = r"(?:dilat(?:ation|ion|ed)|ectasia|ectatic|distended|distension|widening|widened)"
-_PANCREATIC_DUCT = r"(?:(?:main )?pancreatic duct(?:al)?|wirsung(?:'s)? duct|duct of wirsung)"
-_BILE_DUCT = (
-    r"(?:(?:intra-hepatic |extra-hepatic |common )*(?:bile|biliary|hepatic) (?:ducts?|tree|system|"
-    r"radicles)|biliary|cbd)"
-)
-_COLLECTING = r"(?:renal pelvis|pelvi-?cal(?:y|i)ceal(?: system)?|collecting system|cal(?:y|i)ces|ureter)"
 _WALL = r"(?:wall|mural|bowel wall|colonic wall|intestinal wall)"
 _CLOSELY = (
     r"(?:close(?:ly)? (?:relationships?|relations?|related|contact|proximity|associated|association|attached|adherent|"
@@ -140,20 +118,20 @@ STATED: Phrases = [
         ],
     ),
     # density
-    ([("density", "hypodense")], [_HYPO]),
+    ([("density", "hypodense")], [HYPO]),
     ([("density", "isodense")], [_ISO]),
-    ([("density", "hyperdense")], [_HYPER]),
+    ([("density", "hyperdense")], [HYPER]),
     (
         [("density", "hypodense")],
-        [f"(?:density|attenuation){_IS} {_ADVERB}(?:lower|less|decreased|reduced|low)"],
+        [f"(?:density|attenuation){IS} {_ADVERB}(?:lower|less|decreased|reduced|low)"],
     ),
     (
         [("density", "isodense")],
-        [f"(?:density|attenuation){_IS} {_ADVERB}(?:equal|similar|identical|comparable|the same)"],
+        [f"(?:density|attenuation){IS} {_ADVERB}(?:equal|similar|identical|comparable|the same)"],
     ),
     (
         [("density", "hyperdense")],
-        [f"(?:density|attenuation){_IS} {_ADVERB}(?:higher|greater|increased|elevated|high)"],
+        [f"(?:density|attenuation){IS} {_ADVERB}(?:higher|greater|increased|elevated|high)"],
     ),
     (
         [("density", "hypodense"), ("density", "isodense")],
@@ -203,13 +181,13 @@ STATED: Phrases = [
             "even (?:density|attenuation)",
         ],
     ),
-    ([("density_variation", "homogeneous")], [f"(?:density|attenuation){_IS} {_ADVERB}(?:uniform|even)"]),
+    ([("density_variation", "homogeneous")], [f"(?:density|attenuation){IS} {_ADVERB}(?:uniform|even)"]),
     (
         [("density_variation", "heterogeneous")],
         [
             "heterogen(?:e)?ous(?:ly)?",
             "un-even (?:density|attenuation|enhancement)",
-            f"(?:density|attenuation){_IS} uneven",
+            f"(?:density|attenuation){IS} uneven",
             "heterogeneity",
             "in-?homogen(?:e)?ous(?:ly)?",
             "inhomogeneity",
@@ -247,17 +225,17 @@ STATED: Phrases = [
             ),
             "hyper-(?:enhancing|vascular)",
             "enhanc(?:es|ing|ed) (?:avidly|markedly|strongly|intensely|significantly|obviously)",
-            f"enhancement{_IS} (?:marked|avid|strong|intense|obvious)",
+            f"enhancement{IS} (?:marked|avid|strong|intense|obvious)",
         ],
     ),
     (
         [("enhancement", "mild enhancement")],
         [
             "enhanc(?:es|ing|ed) (?:mildly|slightly|weakly|minimally|poorly)",
-            f"enhancement{_IS} (?:mild|slight|weak|minimal|poor)",
+            f"enhancement{IS} (?:mild|slight|weak|minimal|poor)",
         ],
     ),
-    ([("enhancement", "moderate enhancement")], ["enhanc(?:es|ing|ed) moderately", f"enhancement{_IS} moderate"]),
+    ([("enhancement", "moderate enhancement")], ["enhanc(?:es|ing|ed) moderately", f"enhancement{IS} moderate"]),
     # surface
     ([("surface", "well-defined")], [_WELL_DEFINED]),
     ([("surface", "ill-defined")], [_ILL_DEFINED]),
@@ -265,9 +243,9 @@ STATED: Phrases = [
         [("surface", "well-defined")],
         [
             rf"{_SHARP}(?:(?: and|,) \w+)? (?:\w+ )?{_MARGIN}",
-            rf"{_MARGIN}{_TOWARDS}{_IS} {_ADVERB}{_SHARP}",
+            rf"{_MARGIN}{_TOWARDS}{IS} {_ADVERB}{_SHARP}",
             f"{_MARGIN}: {_SHARP}",
-            f"surface{_IS} {_ADVERB}smooth",
+            f"surface{IS} {_ADVERB}smooth",
             "smooth(?:ly)? (?:contour|outline|marginated|surface)",
         ],
     ),
@@ -275,7 +253,7 @@ STATED: Phrases = [
         [("surface", "ill-defined")],
         [
             rf"{_BLURRED}(?:(?: and|,) \w+)? (?:\w+ )?{_MARGIN}",
-            rf"{_MARGIN}{_TOWARDS}{_IS} {_ADVERB}{_BLURRED}",
+            rf"{_MARGIN}{_TOWARDS}{IS} {_ADVERB}{_BLURRED}",
             f"{_MARGIN}: {_BLURRED}",
             r"loss of (?:\w+ )?(?:margin|definition|demarcation)",
             "indistinct from",
@@ -303,219 +281,6 @@ STATED: Phrases = [
             rf"{_FAT_PLANE}(?: \w+){{0,8}}? (?:preserved|intact|clear|maintained|visible)",
             "confined to the (?:organ|kidney|liver|pancreas|lung|wall|parenchyma|bowel wall)",
             "clearly separate(?:d)? from",
-        ],
-    ),
-    # specific features
-    ([("specific_features", "spiculation")], ["spicul(?:ated|ation|ations|es|e)(?:~margins?)?", "burrs?"]),
-    ([("specific_features", "lobulation")], ["lobulat(?:ed|ion|ions) (?:margins?|borders?|edges?)", "lobulations?"]),
-    (
-        [("specific_features", "pleural retraction")],
-        [
-            "pulled pleura",
-            "pleura (?:is |appears )?(?:pulled|retracted|indented|puckered)",
-            "pleural (?:re-?traction|traction|indentation|tags?|tails?|puckering)",
-            "(?:retraction|traction|indentation|puckering)~pleura",
-        ],
-    ),
-    (
-        [("specific_features", "vascular convergence")],
-        ["(?:vessels?|vascular) convergence(?: sign)?", "converging vessels", "convergence of (?:the )?vessels"],
-    ),
-    ([("specific_features", "cavity")], ["cavit(?:y|ies|ation|ations|ary|ated|ating)"]),
-    (
-        [("specific_features", "calcification")],
-        [
-            "calcifi(?:cations?|c|ed)(?: (?:foci|focus|spots?|deposits?|rim|wall))?",
-            "calcium deposits?",
-            rf"(?:punctate|spot like|speck\w*) (?:\w+ )?{_HYPER}(?: (?:foci|focus|spots?))?",
-            "(?:punctate|spot like) hyper-?densit(?:y|ies)",
-        ],
-    ),
-    (
-        [("specific_features", "intralesional fat")],
-        [
-            "(?:intra-lesional|macroscopic|intra-tumou?ral|internal) fat",
-            "fat(?:ty)? (?:component|content|tissue|foci|containing)",
-            r"contain(?:s|ing) (?:\w+ )?fat",
-        ],
-    ),
-    (
-        [("specific_features", "intralesional gas")],
-        ["(?:intra-lesional|internal) (?:gas|air)", "(?:gas|air) (?:bubbles?|pockets?|fluid levels?|within)"],
-    ),
-    ([("specific_features", "hemorrhage")], ["ha?emorrhag(?:e|es|ic)(?: (?:component|foci|change|areas?))?"]),
-    ([("specific_features", "necrosis")], ["necro(?:sis|tic)(?: (?:areas?|component|cent(?:er|re)|core|foci))?"]),
-    (
-        [("specific_features", "hypodense areas")],
-        [
-            f"(?:{_INSIDE} )*{_HYPO} {_MORE_THAN_ONE}",
-            rf"{_INSIDE} (?:\w+ )?{_HYPO}(?: {_ONE_INSIDE})?",
-            rf"(?:areas|foci|regions) of (?:\w+ )?{_HYPO}",
-            f"{_HYPO} {_ONE_INSIDE}{_STATES} {_IN_THE_LESION}",
-        ],
-    ),
-    (
-        [("specific_features", "hyperdense areas")],
-        [
-            f"(?:{_INSIDE} )*{_HYPER} {_MORE_THAN_ONE}",
-            rf"{_INSIDE} (?:\w+ )?{_HYPER}(?: {_ONE_INSIDE})?",
-            rf"(?:areas|foci|regions) of (?:\w+ )?{_HYPER}",
-            f"{_HYPER} {_ONE_INSIDE}{_STATES} {_IN_THE_LESION}",
-        ],
-    ),
-    (
-        [("specific_features", "cystic component")],
-        [
-            "cystic (?:components?|changes?|areas?|degeneration|portions?|parts?|foci|spaces?)",
-            "part(?:ly|ially) cystic",
-        ],
-    ),
-    (
-        [("specific_features", "septation")],
-        ["sept(?:a|um|ation|ations|ated|ate)", "multi-?locul(?:ar|ated)", "compartmentali[sz]ed"],
-    ),
-    (
-        [("specific_features", "thin wall")],
-        ["(?:thin|hairline thin|imperceptible|barely visible)~walls?", "thin walled"],
-    ),
-    ([("specific_features", "thick wall")], ["thick~walls?", "thick walled"]),
-    (
-        [("specific_features", "mural nodule")],
-        ["mural nodul(?:e|es|arity)", "(?:solid )?mural components?", "wall nodules?"],
-    ),
-    ([("specific_features", "rim enhancement")], ["(?:rim|ring|peripheral|marginal)(?: like)? enhanc(?:ement|ing)"]),
-    ([("specific_features", "capsule")], ["(?:pseudo)?capsule", "encapsulated", "encapsulation"]),
-    ([("specific_features", "central scar")], ["(?:central|stellate|fibrous) scar"]),
-    (
-        [("specific_features", "tumor thrombus")],
-        [
-            "(?:tumou?r|venous|portal vein|renal vein|caval|ivc|vein) thromb(?:us|i|osis)",
-            "venous invasion",
-            "thromb(?:us|osis)~vein",
-        ],
-    ),
-    (
-        [("specific_features", "vascular encasement")],
-        [
-            "encas(?:es|ed|ing|ement)~(?:vessels?|arter(?:y|ies)|veins?|trunk|axis|aorta|sma|smv)",
-            "(?:vascular|vessel|arterial|venous) encasement",
-        ],
-    ),
-    (
-        [("specific_features", "pancreatic duct dilatation")],
-        [
-            rf"{_PANCREATIC_DUCT}{_IS} (?:\w+ )?{_DILATED}",
-            f"{_DILATED}~{_PANCREATIC_DUCT}",
-            f"{_PANCREATIC_DUCT}~{_DILATED}",
-        ],
-    ),
-    (
-        [("specific_features", "bile duct dilatation")],
-        [rf"{_BILE_DUCT}{_IS} (?:\w+ )?{_DILATED}", f"{_DILATED}~{_BILE_DUCT}", f"{_BILE_DUCT}~{_DILATED}"],
-    ),
-    (
-        [("specific_features", "pancreatic duct dilatation"), ("specific_features", "bile duct dilatation")],
-        [
-            "double duct sign",
-            f"{_BILE_DUCT} and {_PANCREATIC_DUCT}~{_DILATED}",
-            f"{_PANCREATIC_DUCT} and {_BILE_DUCT}~{_DILATED}",
-            f"{_DILATED}~(?:bile|common bile|biliary) and pancreatic ducts?",
-            f"{_DILATED}~pancreatic and (?:common )?bile ducts?",
-        ],
-    ),
-    (
-        [("specific_features", "pancreatic atrophy")],
-        [
-            "atroph(?:y|ic|ied)~(?:pancreas|pancreatic|body|tail)",
-            "(?:pancreas|pancreatic|body|tail)~atroph(?:y|ic|ied)",
-        ],
-    ),
-    (
-        [("specific_features", "communication with the pancreatic duct")],
-        [
-            "communicat(?:es|ing|ion)~pancreatic duct(?:al)?",
-            "communicat(?:es|ing|ion)~main duct",
-            "ductal communication",
-        ],
-    ),
-    (
-        [("specific_features", "hydronephrosis")],
-        [
-            "(?:hydro-?nephrosis|hydro-?ureter(?:onephrosis)?)",
-            f"{_DILATED}~{_COLLECTING}",
-            f"{_COLLECTING}{_IS}~{_DILATED}",
-        ],
-    ),
-    ([("specific_features", "gallstones")], ["(?:gall|gallbladder )stones?", "cholelithiasis"]),
-    (
-        [("specific_features", "luminal narrowing")],
-        [
-            "(?:lumen|luminal)~(?:narrow(?:ed|ing)|stenosis|stenotic)",
-            "(?:narrow(?:ed|ing)|stenosis)~lumen",
-            "stenos(?:is|ed)",
-            "strictures?",
-        ],
-    ),
-    (
-        [("specific_features", "bowel obstruction")],
-        [
-            "(?:bowel|intestinal|colonic) obstruction",
-            "ileus",
-            r"(?:proximal|upstream) (?:bowel|colon\w*) dilat(?:at)?ion",
-            "dilat(?:ation|ion|ed)~(?:proximal|upstream) (?:bowel|colon)",
-        ],
-    ),
-    (
-        [("specific_features", "rough serosal surface")],
-        [
-            (
-                "(?:rough|irregular|coarse|hairy|uneven|blurred|indistinct) (?:serosal surface|serosa|outer surface|"
-                "outer wall)"
-            ),
-            (
-                f"(?:serosal surface|serosa|outer (?:surface|wall|margin)){_IS}~(?:rough|irregular|coarse|hairy|"
-                f"uneven|blurred|indistinct|ill defined)"
-            ),
-        ],
-    ),
-    (
-        [("specific_features", "fat stranding")],
-        [
-            r"(?:peri-?\w* )?(?:fat )?stranding",
-            "strand like (?:densit(?:y|ies)|opacit(?:y|ies)|shadows?)",
-            "(?:linear|streaky|fine|thin) (?:strands?|densities|shadows)",
-            "fat(?:ty)? (?:infiltration|haziness)",
-            "streaky (?:densities|opacities)",
-        ],
-    ),
-    (
-        [("specific_features", "exophytic growth")],
-        [
-            "exophytic(?:ally)?(?: growth| growing)?",
-            "bulg(?:es|ing)~(?:contour|outline|surface|capsule)",
-            "(?:contour|outline) bulg(?:e|ing)",
-            "protrud(?:es|ing) (?:from|beyond|outside)",
-        ],
-    ),
-    ([("specific_features", "mass effect")], ["mass effect", "compress(?:es|ing|ion)", "displac(?:es|ing|ement)"]),
-    (
-        [("specific_features", "enlarged lymph nodes")],
-        [
-            "(?:enlarged|swollen)~(?:lymph )?nodes?",
-            "lymph-?adenopathy",
-            "adenopathy",
-            rf"lymph nodes?{_IS} (?:\w+ )?enlarged",
-            "enlargement~lymph nodes?",
-        ],
-    ),
-    (
-        [("specific_features", "multiple lesions")],
-        [
-            (
-                r"(?:multiple|several|numerous|many|two|three|four|five|\d)(?= (?:[\w.]+ ){0,5}?(?:lesions|nodules|"
-                r"shadows|masses|cysts|tumou?rs|metastases|stones|calculi))"
-            ),
-            "multifocal",
         ],
     ),
 ]
@@ -558,17 +323,12 @@ DENYING: Phrases = [
 
 # What follows from a phrase without being said; it counts only where nothing that excludes it is said.
 IMPLIED: Phrases = [
-    ([("density", "hypodense"), ("density_variation", "heterogeneous")], [f"mixed {_HYPO}"]),
+    ([("density", "hypodense"), ("density_variation", "heterogeneous")], [f"mixed {HYPO}"]),
     ([("density", "isodense"), ("density_variation", "heterogeneous")], [f"mixed {_ISO}"]),
-    ([("density", "hyperdense"), ("density_variation", "heterogeneous")], [f"mixed {_HYPER}"]),
-    ([("surface", "ill-defined")], [rf"irregular (?:and \w+ )?{_MARGIN}", f"{_MARGIN}{_IS} {_ADVERB}irregular"]),
+    ([("density", "hyperdense"), ("density_variation", "heterogeneous")], [f"mixed {HYPER}"]),
+    ([("surface", "ill-defined")], [rf"irregular (?:and \w+ )?{_MARGIN}", f"{_MARGIN}{IS} {_ADVERB}irregular"]),
     ([("enhancement", WITH_CONTRAST)], [_ENHANCE]),
 ]
-IMPLIED_BY_FEATURE: dict[str, Value] = {
-    **dict.fromkeys(("rim enhancement", "peripheral nodular enhancement"), ("enhancement", WITH_CONTRAST)),
-    "spiculation": ("surface", "ill-defined"),
-    "rough serosal surface": ("surface", "ill-defined"),
-}
 
 # Synonyms that are right where a table is written, and ambiguous in running text.
 NOT_IN_TEXT = {

@@ -10,16 +10,15 @@ from nnunetv2_malenia.attributes.report_anatomy import (
     names_vessels,
     without_overlaps,
 )
+from nnunetv2_malenia.attributes.report_feature_lexicon import IMPLIED_BY_FEATURE, SIGNS_BY_ORGAN
 from nnunetv2_malenia.attributes.report_grammar import Assertion, NormalisedText, assertion, diameters_mm, normalised
 from nnunetv2_malenia.attributes.report_lexicon import (
     CLOSE,
     CLOSE_TO_PLEURA,
     CLOSE_TO_VESSELS,
-    IMPLIED_BY_FEATURE,
     INVASION,
     NOT_CLOSE,
     OPPOSITES,
-    SIGNS_BY_ORGAN,
     WITH_CONTRAST,
     Value,
 )
@@ -30,8 +29,6 @@ from nnunetv2_malenia.attributes.vocabulary import vocabulary
 
 STATED, IMPLIED, CONTRADICTED, DOUBTED = 0.95, 0.7, 0.5, 0.3
 _SCANS = ("non-contrast ct", WITH_CONTRAST, "arterial phase ct", "portal venous phase ct", "delayed phase ct")
-
-
 _INTRODUCES = re.compile(
     r"(?<!consistent with )(?<!compatible with )(?<!representing )(?<!represents )(?<!suggestive of )(?<!suggesting )"
     r"\b(?:an|a|another|second|third) (?:[\w.-]+ ){0,5}$"
@@ -233,7 +230,7 @@ def _refers_to_lesion(
 
 
 def _qualifies_relationship(clause: Clause, match: _Match, matches: list[_Match]) -> bool:
-    """Whether a border only says how close something is: "closely related to the spleen, with unclear borders"."""
+    """Whether a border only says how close something is: "close to X, with blurred borders"."""
     for other in matches:
         if other.start < match.start and other.rule.values[0] in (("relationship", CLOSE), ("relationship", INVASION)):
             gap = clause.text[other.end : match.start]

@@ -4,6 +4,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+from nnunetv2_malenia.attributes.report_feature_lexicon import FEATURES
 from nnunetv2_malenia.attributes.report_grammar import denies
 from nnunetv2_malenia.attributes.report_lexicon import DENYING, IMPLIED, NOT_IN_TEXT, STATED, Value
 from nnunetv2_malenia.attributes.vocabulary import vocabulary
@@ -48,7 +49,7 @@ def rules() -> tuple[Rule, ...]:
     """Every rule but those of location: the lists above, then the vocabulary's own values and synonyms."""
     written = [
         Rule(phrase_pattern("|".join(phrases)), tuple(values), entries is IMPLIED, entries is DENYING)
-        for entries in (STATED, DENYING, IMPLIED)
+        for entries in (STATED, FEATURES, DENYING, IMPLIED)
         for values, phrases in entries
     ]
     listed = [

@@ -107,7 +107,7 @@ def target_of(lesion: str) -> Target:
     """What a lesion type's name, and its row in the Clinical Knowledge Table, say about where to look for it."""
     knowledge = clinical_knowledge_table()
     name = lesion.lower().replace("_", " ")
-    kind = next((kind for kind in _KINDS if kind.replace("lymph ", "") in name), "tumor")
+    kind = next((kind for kind in _KINDS if kind != "any" and kind.removeprefix("lymph ") in name), "tumor")
     if known := knowledge.find(lesion):
         entry = knowledge.lesions[known]
         return Target(kind, frozenset(map(organ_of, entry.location)), "wall thickening" in entry.shape)
@@ -206,7 +206,9 @@ def _topic(
 def _topic_of_lesion(text: str, heads: list[Head], places: list[Mention], target: Target, topic: Topic) -> Topic:
     if not any(head.kind in (target.kind, "any") for head in heads):
         return Topic.ORGAN if all(head.kind in _SIGNS for head in heads) else Topic.OTHER
-    if all(assertion(text, head.start, head.end) is Assertion.NEGATED for head in heads) and not topic_continues(text):
+    if all(
+        assertion(text, head.start, head.end) is Assertion.NEGATED for head in heads
+    ) and not _takes_a_lesion_for_granted(text):
         return Topic.OTHER
     located = [place for place in places if is_locative(text, place)]
     if located:
@@ -217,7 +219,7 @@ def _topic_of_lesion(text: str, heads: list[Head], places: list[Mention], target
     return Topic.LESION if topic is not Topic.OTHER or (is_new and not places) else Topic.OTHER
 
 
-def topic_continues(text: str) -> bool:
+def _takes_a_lesion_for_granted(text: str) -> bool:
     """Whether a clause takes a lesion for granted: "the lesion does not enhance" denies no lesion."""
     return bool(
         re.search(r"\b(?:the|this|its) (?:\w+ ){0,2}(?:lesions?|mass(?:es)?|nodules?|tumou?rs?|cysts?)\b", text)

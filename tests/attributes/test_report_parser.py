@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from nnunetv2_malenia.attributes.report_feature_lexicon import FEATURES
 from nnunetv2_malenia.attributes.report_grammar import denies
 from nnunetv2_malenia.attributes.report_lexicon import DENYING, IMPLIED, OPPOSITES, STATED
 from nnunetv2_malenia.attributes.report_parser import DOUBTED, parse_report
@@ -76,7 +77,11 @@ def test_a_place_is_found_however_it_is_put(lesion, report, expected):
 @pytest.mark.parametrize(
     ("lesion", "report", "expected"),
     [
-        ("pancreas tumor", "Mass in the pancreatic head. The pancreatic tail is atrophic.", {"pancreas head"}),
+        (
+            "pancreas tumor",
+            "Mass of the pancreatic head. The tail is atrophic.",
+            {"pancreas head"},
+        ),
         ("pancreas tumor", "Mass in the pancreatic head, with dilatation of the duct in the body.", {"pancreas head"}),
         ("kidney tumor", "Left renal mass. The right kidney is normal.", {"left kidney"}),
         ("kidney tumor", "Left renal mass. No lesion in the right kidney.", {"left kidney"}),
@@ -175,7 +180,7 @@ def test_a_border_between_two_organs_is_a_relationship():
 
 
 def test_a_border_that_describes_how_close_something_is_says_nothing_about_the_surface():
-    report = "Well-defined mass of the left kidney. It is closely related to the spleen, with indistinct borders."
+    report = "Well-defined mass of the left kidney. It is inseparable from the spleen, with hazy borders."
     assert values(report, "surface") == {"well-defined"}
     assert values(report, "relationship") == {CLOSE}
 
@@ -397,14 +402,18 @@ def test_a_sentence_about_another_organ_changes_nothing():
 
 
 def test_every_value_that_the_lexicon_gives_is_in_the_vocabulary():
-    pairs = {pair for entries in (STATED, DENYING, IMPLIED) for given_values, _ in entries for pair in given_values}
+    pairs = {
+        pair for entries in (STATED, FEATURES, DENYING, IMPLIED) for given_values, _ in entries for pair in given_values
+    }
     pairs |= set(OPPOSITES) | set(OPPOSITES.values())
     assert [(aspect, value) for aspect, value in pairs if value not in vocabulary().values(aspect)] == []
 
 
 def test_a_phrase_with_a_denial_of_its_own_is_listed_as_one():
     optional = "(?: not)?"
-    assert [p for _, phrases in STATED for phrase in phrases if denies(p := phrase.replace(optional, ""))] == []
+    assert [
+        p for _, phrases in STATED + FEATURES for phrase in phrases if denies(p := phrase.replace(optional, ""))
+    ] == []
 
 
 def test_every_value_of_the_vocabulary_is_understood_by_its_own_name():
