@@ -101,12 +101,81 @@ def attributes(argv: Sequence[str] | None = None) -> int | None:
     separability.add_argument("--threshold", type=float, default=0.9, help="least cosine (default: %(default)s)")
     separability.set_defaults(run=_separability)
 
+    _add_import(commands)
+    _add_from_reports(commands)
+
     args = parser.parse_args(argv)
     if args.run is _show and args.vocabulary and args.table:
         show.error("argument --vocabulary: not allowed with a table")
     if args.run is _embed and not args.encoder and (args.revision or args.pooling):
         embed.error("--revision and --pooling need --encoder")
     return args.run(args)
+
+
+def _add_import(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "import",
+        help="make a table from an annotation workbook (XLSX)",
+        description="Make an attribute table from an annotation workbook: one sheet per lesion type, one row per case, "
+        "coded cells. Every cell that is not used as it stands is named, with the reason.",
+    )
+    command.add_argument("workbook", type=Path, help="XLSX file")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="attribute table to write")
+    command.add_argument("--sheet", type=_title_and_lesion, action="append", default=[], metavar="TITLE=LESION",
+                         help="the lesion type of a sheet whose title does not say it; may be repeated")  # fmt: skip
+    command.set_defaults(run=_import)
+
+
+def _add_from_reports(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "from-reports",
+        help="make a table from free-text radiology reports",
+        description="Make an attribute table from radiology reports in English: per case what they state, in the "
+        "vocabulary; what a report does not state stays unspecified.",
+    )
+    command.add_argument("reports", type=Path, help="CSV, XLSX or JSONL with case, lesion, report; or a folder of "
+                         "CASE__LESION.txt")  # fmt: skip
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="attribute table to write")
+    command.add_argument("--review", type=Path, metavar="CSV", help="write what is unsure here, for a person to check")
+    command.add_argument("--evidence", type=Path, metavar="CSV", help="write every value here, with its words")
+    command.set_defaults(run=_from_reports, usage_error=command.error)
+
+
+def _title_and_lesion(text: str) -> tuple[str, str]:
+    title, equals, lesion = text.rpartition("=")
+    if not (title and equals and lesion):
+        raise argparse.ArgumentTypeError(f'{text!r} is not TITLE=LESION, e.g. "Sheet1=kidney tumor"')
+    return title, lesion
+
+
+def _import(args: argparse.Namespace) -> None:
+    from nnunetv2_malenia.attributes.sheet_importer import describe, import_sheet
+    from nnunetv2_malenia.attributes.tables import write_table
+
+    table, reported = import_sheet(args.workbook, sheets=dict(args.sheet))
+    write_table(table, args.output)
+    for line in describe(reported):
+        _warn(line)
+    counts = f"{_count(len(table.cases), 'case')}, {_count(len(table.lesions), 'lesion type')}"
+    print(f"{args.output}: {counts}; {_count(len(reported), 'cell')} reported")
+
+
+def _from_reports(args: argparse.Namespace) -> None:
+    from nnunetv2_malenia.attributes.report_files import checked_values_csv, read_reports, table_of_reports
+    from nnunetv2_malenia.attributes.tables import write_table, write_text
+
+    outputs = [path.resolve() for path in (args.output, args.review, args.evidence) if path]
+    if len(set(outputs)) < len(outputs):
+        args.usage_error("-o, --review and --evidence need three different files")
+    table, checked = table_of_reports(read_reports(args.reports))
+    unsure = [each for each in checked if each.why]
+    for path, values in ((args.evidence, checked), (args.review, unsure)):
+        if path:
+            write_text(checked_values_csv(values), path)
+    write_table(table, args.output)
+    counts = f"{_count(len(table.cases), 'case')}, {_count(len(table.lesions), 'lesion type')}"
+    where = args.review or "--review writes them down" if unsure else ""
+    print(f"{args.output}: {counts}; {len(unsure)} to review{f': {where}' if where else ''}")
 
 
 def _validate(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from openpyxl import Workbook
 
 from nnunetv2_malenia import cli
 from nnunetv2_malenia.attributes import bank, tables, text_encoder
@@ -116,6 +117,10 @@ def test_a_folder_that_does_not_exist_is_one_line(tmp_path, capsys):
         ["embed", "t.json", "-o", "b", "--revision", "main"],
         ["show", "--vocabulary", "--lesion", "x"],
         ["show", "t.json", "--vocabulary"],
+        ["import", "b.xlsx"],
+        ["from-reports", "r.csv"],
+        ["from-reports", "r.csv", "-o", "t", "--review", "t"],
+        ["import", "b.xlsx", "-o", "t.json", "--sheet", "Sheet1"],
     ],
 )
 def test_wrong_arguments_end_with_status_2(argv, capsys):
@@ -226,3 +231,66 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert command.stderr.read() == b""
     command.wait()
     command.stderr.close()
+
+
+def annotation_workbook(folder) -> str:
+    book = Workbook()
+    book.active.title = "Sheet1"
+    book.active.append(["case", "enhancement", "location", "shape", "density", "variation", "surface", "relationship"])
+    book.active.append(["case_00001", 2, 1, 12, 3, 2, 2, 1])
+    book.save(folder / "book.xlsx")
+    return str(folder / "book.xlsx")
+
+
+def test_import_writes_a_table_that_can_be_used_and_names_what_it_could_not_read(tmp_path, capsys):
+    output = tmp_path / "table.json"
+    argv = ["import", annotation_workbook(tmp_path), "-o", str(output), "--sheet", "Sheet1=kidney tumor"]
+    assert cli.attributes(argv) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{output}: 1 case, 1 lesion type; 1 cell reported\n"
+    assert "row 2 (case_00001): shape 12: not one of 1, 2" in err
+    assert tables.read_table(output).attributes_of("kidney tumor", "case_00001").location == ("left kidney",)
+
+
+def test_import_of_a_workbook_that_is_not_known_writes_nothing(tmp_path, capsys):
+    output = tmp_path / "table.json"
+    assert cli.attributes(["import", annotation_workbook(tmp_path), "-o", str(output)]) == 1
+    err = capsys.readouterr().err
+    assert "--sheet" in err
+    assert err.count("\n") == 1
+    assert not output.exists()
+
+
+@pytest.fixture
+def reports(tmp_path) -> str:
+    text = "Irregular mass in the left kidney, possibly with necrosis."
+    (tmp_path / "reports.csv").write_text(f'case,lesion,report\ncase_00001,kidney tumor,"{text}"\n')
+    return str(tmp_path / "reports.csv")
+
+
+def test_from_reports_writes_a_table_the_evidence_and_what_to_review(reports, tmp_path, capsys):
+    table, review, evidence = (str(tmp_path / name) for name in ("t.json", "review.csv", "evidence.csv"))
+    assert cli.attributes(["from-reports", reports, "-o", table, "--review", review, "--evidence", evidence]) == 0
+    assert capsys.readouterr() == (f"{table}: 1 case, 1 lesion type; 1 to review: {review}\n", "")
+    assert tables.read_table(table).attributes_of("kidney tumor", "case_00001").shape == ("irregular",)
+    lines = (tmp_path / "review.csv").read_text().splitlines()
+    assert len(lines) == 2
+    assert "necrosis" in lines[1]
+    assert len((tmp_path / "evidence.csv").read_text().splitlines()) == 4
+
+
+def test_from_reports_with_a_fault_is_one_line_and_writes_nothing(tmp_path, capsys):
+    (tmp_path / "reports.csv").write_text("case,lesion,report\ncase_00001,kidney tumor\n")
+    argv = ["from-reports", str(tmp_path / "reports.csv"), "-o", str(tmp_path / "t.json"), "--review"]
+    assert cli.attributes([*argv, str(tmp_path / "review.csv")]) == 1
+    assert capsys.readouterr().err == f"error: {argv[1]}: row 2: no report; every row needs case, lesion, report\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["reports.csv"]
+
+
+def test_import_and_from_reports_need_no_torch(reports, tmp_path):
+    book = annotation_workbook(tmp_path)
+    output = str(tmp_path / "t.json")
+    runs = [["import", book, "-o", output, "--sheet", "Sheet1=kidney tumor"], ["from-reports", reports, "-o", output]]
+    code = "import sys; from nnunetv2_malenia.cli import attributes; "
+    done = run_python(code + "; ".join(f"assert attributes({argv!r}) == 0" for argv in runs) + "; " + REPORT)
+    assert done.stdout.splitlines()[-1] == "['pydantic']"
