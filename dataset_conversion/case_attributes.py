@@ -23,24 +23,22 @@ def canonical_type(name: str) -> str:
     return clinical_knowledge_table().find(name) or name
 
 
-def read_annotations(path: Path | None) -> AttributeTable | None:
-    """Attributes of single cases: from a table, else from the one that ships with the package; None without either."""
+def read_annotations(path: Path | None) -> AttributeTable:
+    """Attributes of single cases: from a table, else from the one that ships with the package."""
     if path:
         return read_table(path)
     shipped = files("nnunetv2_malenia.attribute_tables").joinpath(SHIPPED_ANNOTATIONS)
-    if not shipped.is_file():
-        return None
     return parse_table(json.loads(shipped.read_text(encoding="utf-8")), source=SHIPPED_ANNOTATIONS)
 
 
-def annotated_types(annotations: AttributeTable | None, case_id: str) -> set[str]:
-    """Canonical names of the lesion types that the annotations list for a case; none without annotations."""
-    case = annotations.cases.get(case_id) if annotations else None
+def annotated_types(annotations: AttributeTable, case_id: str) -> set[str]:
+    """Canonical names of the lesion types that the annotations list for a case."""
+    case = annotations.cases.get(case_id)
     return {canonical_type(annotations.find(name) or name) for name in case.lesions} if case else set()
 
 
 def attribute_table(
-    labels: Iterable[str], case_ids: Collection[str], annotations: AttributeTable | None
+    labels: Iterable[str], case_ids: Collection[str], annotations: AttributeTable
 ) -> AttributeTable | None:
     """The attributes.json of a data set: its lesion types by the Clinical Knowledge Table, its cases by annotations.
 
@@ -60,7 +58,7 @@ def attribute_table(
     )
 
 
-def _own_lesions(annotations: AttributeTable | None, case_id: str, types: Collection[str]) -> CaseEntry:
-    case = annotations.cases.get(case_id) if annotations else None
+def _own_lesions(annotations: AttributeTable, case_id: str, types: Collection[str]) -> CaseEntry:
+    case = annotations.cases.get(case_id)
     own = {canonical_type(annotations.find(name) or name): v for name, v in case.lesions.items()} if case else {}
     return CaseEntry(lesions={name: values for name, values in own.items() if name in types})

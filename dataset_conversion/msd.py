@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from nnunetv2_malenia.attributes.schema import AttributeTable
 from nnunetv2_malenia.attributes.tables import resolve_label_attributes
 from nnunetv2_malenia.dataset_conversion.case_attributes import (
-    SHIPPED_ANNOTATIONS,
     annotated_types,
     attribute_table,
     canonical_type,
@@ -149,13 +148,8 @@ def _missing(task: _Task, folder: str, case_id: str) -> Fault:
     return Fault(case_id, f"{folder}/{case_id}{FILE_ENDING} is missing from {task.name}; unpack the task again")
 
 
-def _split_pancreas(cases: Sequence[Case], annotations: AttributeTable | None) -> tuple[list[Case], dict[str, str]]:
+def _split_pancreas(cases: Sequence[Case], annotations: AttributeTable) -> tuple[list[Case], dict[str, str]]:
     """Name each training case's lesion by its annotation. Returns the cases, and why some are kept apart."""
-    if annotations is None:
-        raise ConversionError(
-            "Task07_Pancreas: tumors and cysts share a label, and there is no table that tells them apart "
-            f"({SHIPPED_ANNOTATIONS} is not installed); give one, e.g. --annotations annotations.json"
-        )
     split, apart = [], {}
     for case in cases:
         sides = [side for side in SIDES if side in annotated_types(annotations, case.case_id)]

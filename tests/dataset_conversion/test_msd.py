@@ -13,6 +13,7 @@ from tiny_data import MSD_LABELS, SHAPE, ct, damage_the_middle, mask, msd_task, 
 from nnunetv2_malenia.attributes.schema import AttributeTable, CaseEntry
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, read_table, write_table
 from nnunetv2_malenia.cli import convert_msd
+from nnunetv2_malenia.dataset_conversion.case_attributes import read_annotations
 from nnunetv2_malenia.dataset_conversion.summary import count_lesions
 
 EXPECTED = {
@@ -194,11 +195,22 @@ def test_pancreas_lesions_are_split_by_their_annotations_and_never_guessed(tmp_p
     assert attributes.license == "MIT"
 
 
-def test_pancreas_without_a_table_is_refused(tmp_path, raw, capsys, monkeypatch):
-    monkeypatch.setattr("nnunetv2_malenia.dataset_conversion.msd.read_annotations", lambda path: None)
-    assert run(msd_task(tmp_path / "Task07_Pancreas", {"pancreas_000": (1, 2)}), raw) == 1
-    assert "give one, e.g. --annotations annotations.json" in capsys.readouterr().err
-    assert not raw.exists()
+def test_pancreas_lesions_are_split_by_the_published_annotations_that_ship(tmp_path, raw, capsys):
+    shipped = read_annotations(None)
+    tumor, cyst = (
+        next(
+            case_id
+            for case_id, case in shipped.cases.items()
+            if case_id.startswith("pancreas_") and side in case.lesions
+        )
+        for side in ("pancreas tumor", "pancreas cyst")
+    )
+    assert run(msd_task(tmp_path / "Task07_Pancreas", {tumor: (1, 2), cyst: (1, 2)}), raw, dataset="7") == 0
+    folder = raw / "Dataset007_Pancreas"
+    assert (stored(folder / "labelsTr" / f"{tumor}.nii.gz") == mask(1, 2)).all()
+    assert (stored(folder / "labelsTr" / f"{cyst}.nii.gz") == mask(1, 3)).all()
+    own = read_table(folder / "attributes.json").attributes_of("pancreas tumor", tumor)
+    assert own == shipped.attributes_of("pancreas tumor", tumor)
 
 
 def test_another_task_keeps_its_labels_but_for_known_lesions(tmp_path, raw):
