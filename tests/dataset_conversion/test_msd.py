@@ -14,6 +14,7 @@ from nnunetv2_malenia.attributes.schema import AttributeTable, CaseEntry
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, read_table, write_table
 from nnunetv2_malenia.cli import convert_msd
 from nnunetv2_malenia.dataset_conversion.case_attributes import read_annotations
+from nnunetv2_malenia.dataset_conversion.msd import SIDES
 from nnunetv2_malenia.dataset_conversion.summary import count_lesions
 
 EXPECTED = {
@@ -197,14 +198,8 @@ def test_pancreas_lesions_are_split_by_their_annotations_and_never_guessed(tmp_p
 
 def test_pancreas_lesions_are_split_by_the_published_annotations_that_ship(tmp_path, raw, capsys):
     shipped = read_annotations(None)
-    tumor, cyst = (
-        next(
-            case_id
-            for case_id, case in shipped.cases.items()
-            if case_id.startswith("pancreas_") and side in case.lesions
-        )
-        for side in ("pancreas tumor", "pancreas cyst")
-    )
+    of_pancreas = {case_id: case.lesions for case_id, case in shipped.cases.items() if case_id.startswith("pancreas_")}
+    tumor, cyst = (next(i for i, sides in of_pancreas.items() if side in sides) for side in SIDES)
     assert run(msd_task(tmp_path / "Task07_Pancreas", {tumor: (1, 2), cyst: (1, 2)}), raw, dataset="7") == 0
     folder = raw / "Dataset007_Pancreas"
     assert (stored(folder / "labelsTr" / f"{tumor}.nii.gz") == mask(1, 2)).all()
