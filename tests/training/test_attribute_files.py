@@ -5,7 +5,7 @@ import pytest
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_malenia.attributes.bank import EmbeddingBank, EncoderMismatchError, UnknownPhraseError
-from nnunetv2_malenia.attributes.plans import MaleniaPlans
+from nnunetv2_malenia.attributes.plans import MaleniaPlans, is_rival
 from nnunetv2_malenia.attributes.schema import AttributeTable, AttributeTableError
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, vocabulary
 from nnunetv2_malenia.attributes.text_encoder import HashingEncoder, TextEncoderError
@@ -211,12 +211,21 @@ def test_plans_hold_the_vocabulary_the_tables_own_phrases_and_which_of_them_are_
 
 def test_own_queries_point_at_the_phrases_that_describe_each_lesion(tmp_path):
     plans, _ = resolved(tmp_path, [*vocabulary().phrases(), BALLOON])
-    described = [{plans.phrases[i] for i in query} for query in plans.own_queries()]
+    described = [{plans.trained_phrases()[i] for i in query} for query in plans.own_queries()]
     assert described == [
         {("location", "left kidney"), ("location", "right kidney"), ("density", "hyperdense")},
         {("location", "kidney"), ("density", "fluid density"), BALLOON},
     ]
     assert plans.channel_lesions() == {2: [0], 3: [1]}
+
+
+def test_rivals_are_trained_phrases_of_a_stated_aspect_that_cannot_be_true_as_well(tmp_path):
+    plans, _ = resolved(tmp_path, [*vocabulary().phrases(), BALLOON])
+    against = [{plans.trained_phrases()[i] for i in rivals} for rivals in plans.own_rivals()]
+    assert against == [{("density", "fluid density")}, {("density", "hyperdense")}]  # "kidney" holds of "left kidney"
+    assert is_rival(("location", "liver"), [("location", "kidney"), ("location", "left kidney")])
+    assert not is_rival(("location", "left kidney"), [("location", "kidney")])
+    assert not is_rival(("shape", "irregular"), [("location", "kidney")])
 
 
 def test_plans_survive_json(tmp_path):
