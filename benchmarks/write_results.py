@@ -46,8 +46,8 @@ def remark_on_baseline(rows: list[dict]) -> list[str]:
     if max(row["mean_dsc"] or 0 for row in rows) >= 0.01:
         return []
     return [
-        "In so few steps the any-lesion network learned the organs and no lesion at all: it needs longer training before "
-        "it can be compared with, and its zeros are no merit of ours.",
+        "In so few steps the any-lesion network learned the organs and no lesion at all: it needs longer training "
+        "before it can be compared with, and its zeros are no merit of ours.",
         "",
     ]
 
