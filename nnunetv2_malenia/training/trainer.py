@@ -97,7 +97,7 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
             raise ValueError(f"{type(self).__name__} does not train the second stage of a cascade; use 3d_fullres")
         self.rng = np.random.default_rng([12345, self.local_rank])
         self.space: AttributeSpace | None = None
-        # the layout that oneDNN's 3-D convolutions on processors go through backwards with least copying
+        # the layout in which 3-D convolutions run backwards fastest on processors
         self.memory_format = torch.channels_last_3d if self.device.type == "cpu" else torch.preserve_format
         for term in self.loss_weights:
             self.logger.local_logger.my_fantastic_logging.setdefault(f"train_{term}", [])
