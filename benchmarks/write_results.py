@@ -72,8 +72,8 @@ def main() -> None:
         *demo_table(demo),
         "",
         "Where the two columns of ml are alike, the answer does not depend on the query yet. The network's design "
-        "was chosen on development phantoms of seed 777, which hold the unseen types too; the weights of the two branches "
-        "(0.2 and 0.8) are an earlier model's. None of the phantoms scored here was looked at before.",
+        "was chosen on development phantoms of seed 777, which hold the unseen types too; the weights of the two "
+        "branches (0.2 and 0.8) are an earlier model's. None of the phantoms scored here was looked at before.",
         "",
         *remark_on_baseline(demo["any_lesion"]),
         "## One training step",
