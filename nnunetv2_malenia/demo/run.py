@@ -31,6 +31,8 @@ SOFT_TISSUE_WINDOW = {"percentile_00_5": -150.0, "percentile_99_5": 350.0, "mean
 PATCH_SIZE = (32, 40, 40)
 FEATURES = (8, 32, 64, 128)
 VALIDATION_CASES = 6
+# glibc hands every large buffer back to the system after use: page faults are a good part of a training step on a CPU
+ALLOCATOR = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=8589934592"
 # minutes on two cores -> epochs of 250 steps, of the numbers that nnU-Net has trainers for
 EPOCHS_BY_MINUTES = ((15, 5), (30, 10), (60, 20), (150, 50), (300, 100), (750, 250))
 
@@ -192,7 +194,8 @@ def _environment(out: Path) -> dict[str, str]:
     folders = {name: str(out / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
     for folder in folders.values():
         Path(folder).mkdir(exist_ok=True)
-    return {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2", **os.environ, **folders}
+    ours = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2", "GLIBC_TUNABLES": ALLOCATOR}
+    return {**ours, **os.environ, **folders}
 
 
 def _run(command: str, *arguments: object, log: Path, env: dict[str, str], show: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,7 @@ def token_terms(
         is_matched = torch.zeros_like(scale.lesion_logits, dtype=torch.bool)
         for b, (token, _) in enumerate(matched):
             is_matched[b, token] = True
-        counts = is_matched | targets.fully_annotated[:, None]
+        counts = is_matched | targets.annotated_types.all(1, keepdim=True)
         lesion.append(lesion_loss(scale.lesion_logits, is_matched, counts))
 
         similarity = torch.cat([output.similarity[i][b][token] for b, (token, _) in enumerate(matched)])
@@ -111,12 +111,15 @@ def aspect_contrast(
     return mp_nce(rows.flatten(0, 1), positive.flatten(0, 1), negative.flatten(0, 1), temperature=temperature)
 
 
-def query_terms(output: MaleniaOutput, targets: PatchTargets) -> dict[str, Tensor]:
+def query_terms(
+    output: MaleniaOutput, targets: PatchTargets, lesion_channels: Mapping[int, Sequence[int]]
+) -> dict[str, Tensor]:
     """Where any lesion is, at full resolution; and each branch's answers, on the finest token level.
 
-    The first query of a sample states nothing: its target is any lesion. A branch's answer is "a lesion is here" times
-    "it fits": Dice pooled over every query of the batch, present and absent together, plus BCE, with the evidence for a
-    lesion taken as given; and, of the text branch, BCE of the fit alone inside lesions, where nothing else counts.
+    lesion_channels: channels of the ordinary head that show lesions -> their types. A branch's answer is "a lesion is
+    here" times "it fits": Dice pooled over every query of the batch, present and absent together, plus BCE, with the
+    evidence for a lesion taken as given; and, of the text branch, BCE of the fit alone inside lesions, where nothing
+    else counts.
     """
     shape = output.scales[-1].mask_logits.shape[2:]
     wanted = pool(targets.query_target.flatten(0, 1), shape)  # (B * Q, S)
@@ -128,16 +131,31 @@ def query_terms(output: MaleniaOutput, targets: PatchTargets) -> dict[str, Tenso
         "mask_branch": output.mask_fit.flatten(0, 1).float().clamp(min=LOGIT_EPS).log(),
         "text_branch": F.logsigmoid(output.text_fit.flatten(0, 1).float()),
     }
-    terms = {"any_lesion": mask_loss(output.any_lesion.flatten(1), *any_lesion_target(targets))}
+    any_lesion = output.any_lesion
+    if targets.annotated_labels is not None:
+        any_lesion = annotated_lesion(any_lesion, output.class_logits[0], targets.annotated_types, lesion_channels)
+    drawn = torch.stack([masks.any(0) for masks in targets.lesion_masks])
+    terms = {"any_lesion": mask_loss(any_lesion.flatten(1), drawn.flatten(1), targets.known.flatten(1))}
     for name, log_fit in fits.items():
         terms[name] = mask_loss(logit_of(log_lesion + log_fit), wanted, known)
     terms["text_match"] = masked_bce(output.text_fit.flatten(0, 1), wanted, known & in_lesion)
     return terms
 
 
-def any_lesion_target(targets: PatchTargets) -> tuple[Tensor, Tensor]:
-    """Target and known voxels of the first query, which states nothing: (B, Z * Y * X) bool each."""
-    return targets.query_target[:, 0].flatten(1), targets.query_known[:, 0].flatten(1)
+def annotated_lesion(
+    any_lesion: Tensor, class_logits: Tensor, annotated_types: Tensor, lesion_channels: Mapping[int, Sequence[int]]
+) -> Tensor:
+    """Log-odds of a lesion of a type that is annotated in its case, (B, Z, Y, X) float32.
+
+    any_lesion (B, Z, Y, X) logits; class_logits (B, K, Z, Y, X), the ordinary head's; annotated_types (B, T) bool.
+    p = sigmoid(any_lesion) times the share of annotated types among all that the ordinary head sees there. Background
+    denies this product and not the lesion: what looks like a type that nobody drew in this case may be one, while
+    what looks like a type that was drawn is none. The share is taken as given.
+    """
+    logits = class_logits[:, list(lesion_channels)].detach().float()
+    is_drawn = torch.stack([annotated_types[:, list(types)].all(1) for types in lesion_channels.values()], dim=1)
+    share = logits.masked_fill(~is_drawn[:, :, None, None, None], -torch.inf).logsumexp(1) - logits.logsumexp(1)
+    return logit_of(F.logsigmoid(any_lesion.float()) + share.clamp(min=-30))
 
 
 def mask_loss(logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:

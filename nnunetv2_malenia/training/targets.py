@@ -206,7 +206,7 @@ class PatchTargets:
     is_asked, is_rival (B, Q, V) bool; query_target, query_known (B, Q, Z, Y, X) bool; lesion_masks: per sample
     (M_b, Z, Y, X) bool; known (B, Z, Y, X) bool, false at the ignore label; has_phrase, holds_phrase: per sample
     (M_b, V) bool, the lesion's own phrases, and these with what overlaps them; query_fits: per sample (Q, M_b) int64;
-    fully_annotated (B,) bool; annotated_labels (B, L) bool, None if all labels of all samples are.
+    annotated_types (B, T) bool; annotated_labels (B, L) bool, None if all labels of all samples are.
     """
 
     is_asked: Tensor
@@ -218,7 +218,7 @@ class PatchTargets:
     has_phrase: list[Tensor]
     holds_phrase: list[Tensor]
     query_fits: list[Tensor]
-    fully_annotated: Tensor
+    annotated_types: Tensor
     annotated_labels: Tensor | None
 
 
@@ -238,7 +238,7 @@ def build_targets(
     """
     num_labels = space.type_has_label.shape[1]
     width = num_labels + 1  # one more column, for the ignore label
-    asked, answers, members, has_phrase, holds_phrase, fits, fully, annotated_labels = ([] for _ in range(8))
+    asked, answers, members, has_phrase, holds_phrase, fits, annotated_types, annotated_labels = ([] for _ in range(8))
     codes = labels.long()
     if ignore_label is not None:
         codes = torch.where(codes == ignore_label, num_labels, codes)
@@ -260,7 +260,7 @@ def build_targets(
                 [[fit(query, has, space) for has in values[present]] for query in queries], dtype=torch.int64
             ).view(num_queries, int(present.sum()))
         )
-        fully.append(bool(annotated.all()))
+        annotated_types.append(annotated)
         annotated_labels.append(space.annotated_labels(case_id))
     annotated = np.stack(annotated_labels)
     codes = codes.to(device, non_blocking=True)
@@ -276,7 +276,7 @@ def build_targets(
         has_phrase=[rows.to(device) for rows in has_phrase],
         holds_phrase=[rows.to(device) for rows in holds_phrase],
         query_fits=[rows.to(device) for rows in fits],
-        fully_annotated=torch.tensor(fully, device=device),
+        annotated_types=torch.from_numpy(np.stack(annotated_types)).to(device),
         annotated_labels=None if annotated.all() else torch.from_numpy(annotated).to(device),
     )
 

@@ -213,7 +213,7 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
             terms = {
                 "segmentation": self._segmentation_loss(output.class_logits, target, targets.annotated_labels),
                 **token_terms(output, targets, net.trained_aspect, self.config.temperature),
-                **query_terms(output, targets),
+                **query_terms(output, targets, net.lesion_channels),
             }
             loss = combine(terms, self.loss_weights)
         if self.grad_scaler is not None:

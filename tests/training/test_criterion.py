@@ -1,4 +1,5 @@
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from nnunetv2_malenia.network.mask_decoder import ScaleOutput
 from nnunetv2_malenia.training import variants
 from nnunetv2_malenia.training.criterion import (
     LOSS_WEIGHTS,
+    annotated_lesion,
     aspect_contrast,
     marginalise,
-    mask_loss,
     pool,
     query_terms,
     token_terms,
@@ -89,7 +90,7 @@ def loss_terms(net, labels, case_ids, *, seed=0, own_space=None):
     terms = {
         "segmentation": torch.stack(heads).mean(),
         **token_terms(output, targets, net.trained_aspect, net.config.temperature),
-        **query_terms(output, targets),
+        **query_terms(output, targets, net.lesion_channels),
     }
     return terms, output, targets
 
@@ -249,10 +250,57 @@ def test_a_query_that_an_unannotated_type_may_fit_gets_no_gradient_where_it_may_
         for gradient in (mask, text):
             assert (gradient[unknown] == 0).all()
             assert (gradient[1, 0] != 0).any()
-        hidden = torch.from_numpy(labels != 3)  # lesions of the unannotated type 2 may be anywhere but here
-        assert (evidence[0, hidden] == 0).all()
-        assert (evidence[0, ~hidden] < 0).all()
+        drawn = torch.from_numpy(labels == 3)
+        assert (evidence[0, drawn] < 0).all()
+        assert (evidence[0, ~drawn] > 0).all()
         assert (evidence[1] != 0).all()
+
+
+LESION_CHANNELS = {2: [0], 3: [1]}
+
+
+def test_the_evidence_is_shared_out_between_types_that_were_drawn_and_types_that_were_not():
+    """By hand: even odds of a lesion, and the ordinary head three to one, or one to three, for the type drawn here."""
+    any_lesion = torch.zeros(2, 1, 1, 2)
+    head = torch.zeros(2, 4, 1, 1, 2)
+    head[:, 2, ..., 0] = head[:, 3, ..., 1] = np.log(3)
+    head[:, :2] = 7.0  # background and organ have no say
+    annotated = torch.tensor([[True, False], [True, True]])
+    probability = annotated_lesion(any_lesion, head, annotated, LESION_CHANNELS).sigmoid()
+    assert probability[0].flatten().tolist() == pytest.approx([3 / 8, 1 / 8])
+    assert probability[1].flatten().tolist() == pytest.approx([1 / 2, 1 / 2])
+
+
+def test_a_lesion_of_a_type_that_nobody_drew_is_not_denied():
+    any_lesion = torch.zeros(1, 1, 1, 3, requires_grad=True)
+    head = torch.full((1, 4, 1, 1, 3), -20.0)
+    head[0, 2, ..., 0] = head[0, 3, ..., 1] = 0.0  # the ordinary head sees the type drawn here, the other, either
+    for annotated, expected in ([[True, False]], [0.5, 0, 1 / 6]), ([[False, False]], [0, 0, 0]):
+        product = annotated_lesion(any_lesion, head, torch.tensor(annotated), LESION_CHANNELS)
+        background = F.softplus(product).sum()
+        (gradient,) = torch.autograd.grad(background, any_lesion)
+        assert gradient.isfinite().all()
+        assert gradient.flatten().tolist() == pytest.approx(expected, rel=1e-2, abs=1e-6)
+
+
+def test_background_is_learned_though_every_case_lacks_a_type():
+    """As in a merge of MSD and KiTS: without negatives, everything would become a lesion."""
+    net = tiny_net(CONFIG).train()
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
+    labels = patch("two lesions")
+    case_ids = {f"hides {hidden}": hidden for hidden in (2, 3)}
+    partial = replace(space(), case_annotated={name: np.arange(4) != hidden for name, hidden in case_ids.items()})
+    for step in range(80):
+        case_id, hidden = list(case_ids.items())[step % 2]
+        shown = np.where(labels == hidden, 0, labels)
+        terms, output, _ = loss_terms(net, shown[None], [case_id], seed=step, own_space=partial)
+        optimizer.zero_grad()
+        combine(terms, LOSS_WEIGHTS).backward()
+        optimizer.step()
+    evidence = output.any_lesion[0].detach().sigmoid()
+    mean = [evidence[torch.from_numpy(labels == label)].mean() for label in range(4)]
+    assert max(mean[:2]) < 0.3
+    assert min(mean[2:]) > 0.5
 
 
 def test_answers_to_queries_leave_the_evidence_for_any_lesion_alone():
@@ -312,13 +360,12 @@ def test_query_terms_are_dice_and_cross_entropy_pooled_over_the_queries_of_the_b
     _, output, targets = loss_terms(
         tiny_net(CONFIG), np.stack([patch("two lesions"), patch("empty")]), ["partial", "b"], own_space=space([1, 3])
     )
-    terms = query_terms(output, targets)
+    terms = query_terms(output, targets, LESION_CHANNELS)
     shape = output.scales[-1].mask_logits.shape[2:]
     target = pool(targets.query_target.flatten(0, 1), shape)
     known = ~pool(~targets.query_known.flatten(0, 1), shape)
     evidence = F.adaptive_max_pool3d(output.any_lesion.double(), shape).flatten(1)
     in_lesion = target.view(2, -1, target.shape[1])[:, :1].expand(output.text_fit.shape).flatten(0, 1)
-    some = slice(None, None, 7)  # loops are slow
     for name, fit in {
         "mask_branch": output.mask_fit.double(),
         "text_branch": output.text_fit.double().sigmoid(),
@@ -329,11 +376,15 @@ def test_query_terms_are_dice_and_cross_entropy_pooled_over_the_queries_of_the_b
         assert terms[name].item() == pytest.approx(expected, rel=1e-5)
     rows = [output.text_fit.flatten(0, 1).tolist(), target.tolist(), (known & in_lesion).tolist()]
     assert terms["text_match"].item() == pytest.approx(masked_bce_loop(*rows), rel=1e-5)
-    rows = [each[:, 0].flatten(1)[:, some] for each in (targets.query_target, targets.query_known)]
-    fewer = output._replace(any_lesion=output.any_lesion.flatten(1)[:, some])
-    loss = mask_loss(fewer.any_lesion, *rows)
-    expected = [fewer.any_lesion.tolist(), *(each.tolist() for each in rows)]
-    assert loss.item() == pytest.approx(pooled_dice_loop(*expected) + masked_bce_loop(*expected), rel=1e-5)
+    drawn = torch.stack([masks.any(0) for masks in targets.lesion_masks])
+    share = output.class_logits[0].double()[:, 2:].softmax(1)[0, 1]  # only type 3 is drawn in the first case
+    probability = torch.stack(
+        [output.any_lesion[0].double().sigmoid() * share, output.any_lesion[1].double().sigmoid()]
+    )
+    rows = [(probability / (1 - probability)).log(), drawn, targets.known]
+    rows = [each.flatten(1).tolist() for each in rows]
+    expected = pooled_dice_loop(*rows) + masked_bce_loop(*rows)
+    assert terms["any_lesion"].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_coarse_voxel_is_in_a_mask_if_any_of_its_voxels_is():

@@ -211,7 +211,7 @@ def test_a_region_that_contains_a_lesion_does_not_annotate_it():
     space, _ = space_of(lesions, {"organs only": {"annotated": ["kidney"]}}, REGIONS)
     assert space.annotated_types("organs only").tolist() == [False, False]
     targets = targets_of(patch_with(1)[None], ["organs only"], space)
-    assert not targets.fully_annotated[0]
+    assert not targets.annotated_types[0].all()
     full_description = 1
     assert not targets.query_known[0, full_description].any()
 
@@ -239,7 +239,7 @@ def test_nothing_is_learned_from_unannotated_voxels_and_annotated_lesions_stay_k
             for label, lesion in ((3, 1), (4, 2)):
                 is_open = fit(query, space.class_values[lesion], space) == UNKNOWN
                 assert (known[torch.from_numpy(patch == label)] != is_open).all()
-        assert not targets.fully_annotated[0]
+        assert not targets.annotated_types[0].all()
         assert targets.annotated_labels[0].tolist() == [True, True, False, True, True, True]
         assert len(targets.lesion_masks[0]) == 2
 
@@ -264,7 +264,7 @@ def test_each_annotated_lesion_type_of_a_patch_is_one_target():
     assert np.array_equal(targets.has_phrase[0].numpy(), space.class_values[[0, 2]])
     assert np.array_equal(targets.holds_phrase[0].numpy(), space.holds(space.class_values[[0, 2]]))
     assert targets.known.all()
-    assert targets.fully_annotated.all()
+    assert targets.annotated_types.all()
     expected = [[fit(q, space.class_values[t], space) for t in (0, 2)] for q in targets.is_asked[0].numpy()]
     assert targets.query_fits[0].tolist() == expected
     assert targets.lesion_masks[1].shape == (0, 4, 6, 8)
