@@ -55,7 +55,7 @@ def demo_section(results: dict) -> list[str]:
     return [
         f"## `{command(results)}`: {results['epochs']} epochs of 250 steps",
         "",
-        f"One run; {options['train_cases']} phantoms of seed {options['seed']} and {options['test_cases']} held-out ones.",
+        f"One run; {options['train_cases']} phantoms of seed {options['seed']}, {options['test_cases']} held out.",
         "",
         *demo_table(results),
         "",
@@ -73,9 +73,10 @@ def main() -> None:
         "",
         "DSC: mean over the cases that hold the type. The any-lesion network is a plain nnU-Net of the same plan, "
         "optimiser, sampling and number of steps, trained on one label for all seen lesion types; its one mask is "
-        "scored against every type. Where the two columns of ml are alike, the answer does not depend on the query. The "
-        "network's design was chosen on development phantoms of seed 777, which hold the unseen types too; the "
-        "weights of the two branches (0.2 and 0.8) are an earlier model's. One training seed each: directions, no claims.",
+        "scored against every type. Where the two columns of ml are alike, the answer does not depend on the query. "
+        "The network's design was chosen on development phantoms of seed 777, which hold the unseen types too; the "
+        "weights of the two branches (0.2 and 0.8) are an earlier model's. One training seed each: directions, no "
+        "claims.",
         "",
         *(line for demo in sorted(demos, key=lambda results: results["epochs"]) for line in demo_section(demo)),
         "## One training step",
