@@ -28,7 +28,7 @@ PLANS = "nnUNetMaleniaDemoPlans"
 CONFIGURATION = "3d_fullres"
 PHANTOMS = PhantomConfig(lesion_size=1.4, scanner=Scanner(noise_hu=(4.0, 8.0)))  # what minutes on a CPU can learn
 SOFT_TISSUE_WINDOW = {"percentile_00_5": -150.0, "percentile_99_5": 350.0, "mean": 60.0, "std": 80.0}  # HU
-PATCH_SIZE = (32, 40, 40)
+PATCH_SIZE = (24, 40, 40)
 FEATURES = (8, 32, 64, 128)
 VALIDATION_CASES = 6
 # glibc hands every large buffer back to the system after use: page faults are a good part of a training step on a CPU
@@ -120,8 +120,8 @@ def _prepare_and_train(out: Path, dataset: str, device: str, env: dict[str, str]
     number = dataset.removeprefix("Dataset")[:3]
     log = out / f"prepare_{number}.log"
     if not (preprocessed / f"{PLANS}.json").exists():
-        _run("nnUNetv2_extract_fingerprint", "-d", number, "-np", "2", "--verify_dataset_integrity", log=log, env=env)
-        _run("nnUNetv2_plan_experiment", "-d", number, log=log, env=env)
+        _run("nnUNetv2_plan_and_preprocess", "-d", number, "-npfp", "2", "--verify_dataset_integrity", "--no_pp",
+             log=log, env=env)  # fmt: skip
         write_small_plans(preprocessed, patch_size=PATCH_SIZE, features=FEATURES)
     if not (preprocessed / f"{PLANS}_{CONFIGURATION}.done").exists():
         _run("nnUNetv2_preprocess", "-d", number, "-plans_name", PLANS, "-c", CONFIGURATION, "-np", "2",

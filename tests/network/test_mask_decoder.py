@@ -248,6 +248,20 @@ def test_similarity_to_a_phrase_is_the_cosine_in_its_own_aspect():
         close(similarity[..., v], torch.cosine_similarity(embeddings[:, :, aspect], phrases[v].expand(2, 5, 6), dim=-1))
 
 
+def test_gradients_of_the_similarity_are_those_of_the_cosine():
+    """Against autograd through plain cosines; the lengths differ by aspect, and two phrases share one."""
+    embeddings = (3 * randn(2, 5, NUM_ASPECTS, 6)).requires_grad_()
+    phrases = F.normalize(randn(len(PHRASE_ASPECT), 6, seed=1), dim=-1).requires_grad_()
+    upstream = randn(2, 5, len(PHRASE_ASPECT), seed=2)
+    ours = torch.autograd.grad((upstream * phrase_similarity(embeddings, phrases, PHRASE_ASPECT)).sum(),
+                               [embeddings, phrases])  # fmt: skip
+    plain = [(F.normalize(embeddings[:, :, aspect], dim=-1) @ phrase)
+             for aspect, phrase in zip(PHRASE_ASPECT.tolist(), phrases, strict=True)]  # fmt: skip
+    expected = torch.autograd.grad((upstream * torch.stack(plain, -1)).sum(), [embeddings, phrases])
+    for mine, autograds in zip(ours, expected, strict=True):
+        close(mine, autograds)
+
+
 @torch.no_grad()
 def test_a_token_that_is_nearer_to_the_phrase_fits_better():
     similarity = torch.zeros(1, 4, len(PHRASE_ASPECT))
