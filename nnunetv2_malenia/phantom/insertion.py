@@ -24,6 +24,7 @@ _BLUR_MM = 0.7  # of the lesion, for the scanner's kernel
 _NOISE_MM = 2.5  # what is finer than this in the CT counts as its noise
 _NEIGHBOURHOOD_MM = 15.0  # parenchyma that a lesion's density refers to
 _ENHANCED_AORTA_HU = 90.0  # blood without contrast has 30 to 50
+_WALL_HU = (30.0, 120.0)
 _VESSEL_OVER_LIVER_HU = 22.0
 
 
@@ -131,13 +132,19 @@ def _blend(
 
 
 def _parenchyma(hounsfield: np.ndarray, lesion: Lesion, anatomy: Anatomy) -> float:
-    """Median HU of the organ in a shell around the lesion, which for a hollow organ is its wall."""
+    """Median HU of the organ in a shell around the lesion.
+
+    The wall of a hollow organ is thinner than many voxels: there the upper quartile counts, within soft tissue's range.
+    """
     organ = anatomy.organ(lesion.organ)[lesion.box]
     tissue = anatomy.tissue[lesion.box]
     organ &= ~np.isin(tissue, (Tissue.BILE, Tissue.STOOL, Tissue.GAS, Tissue.HEPATIC_VESSEL))
     near = organ & (lesion.depth_mm > -_NEIGHBOURHOOD_MM)
     around = near & (lesion.depth_mm < 0)
-    return float(np.median(hounsfield[lesion.box][around if around.sum() > 20 else near]))
+    values = hounsfield[lesion.box][around if around.sum() > 20 else near]
+    if (tissue[organ] == Tissue.BOWEL_WALL).any():
+        return float(np.clip(np.quantile(values, 0.75), *_WALL_HU))
+    return float(np.median(values))
 
 
 def _refined(lesion: Lesion, grid: Grid, factor: list[int]) -> tuple[Lesion, Grid]:

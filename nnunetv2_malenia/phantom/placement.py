@@ -76,7 +76,7 @@ def fit_lesions(
     lesions = []
     for name, attributes in wanted:
         tried = (sites.place(name, attributes, rng, optional=True) for _ in range(_ATTEMPTS))
-        lesion = next((each for each in tried if each and sites.lead(each) >= 1.5), None)
+        lesion = next((each for each in tried if each and sites.is_sound(each)), None)
         if lesion is None:
             (place,), (relationship,) = attributes["location"], attributes["relationship"]
             raise PhantomError(
@@ -127,6 +127,7 @@ _SMALLEST_RADIUS_MM = 5.0
 _CONTACT_MM = 5.0  # how far a close lesion grows into the next organ
 _LARGEST_CALCIFIED_MM = 26.0
 _ATTEMPTS = 6
+_LEAST_OF_BALL = 0.3
 _OTHER_DIAMETER_MM = (15.0, 35.0)
 
 
@@ -194,6 +195,13 @@ class _Sites:
         _, lesion, centre = max(grown, key=lambda one: one[0])
         self.taken.append((centre, radius))
         return lesion
+
+    def is_sound(self, lesion: Lesion) -> bool:
+        """Whether at least half of a lesion is in its organ, and its surroundings have not cut most of it away."""
+        inside = self.anatomy.organ(lesion.organ)[lesion.box][lesion.mask].mean()
+        volume = lesion.mask.sum() * np.prod(self.anatomy.grid.spacing_zyx)
+        along_wall = WALL in lesion.attributes["specific_features"]
+        return inside >= 0.5 and (along_wall or volume >= _LEAST_OF_BALL * 4.19 * lesion.radius_mm**3)
 
     def lead(self, lesion: Lesion) -> float:
         """How many times more of the lesion lies in its organ than in the organ that comes next."""
