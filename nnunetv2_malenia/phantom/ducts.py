@@ -15,6 +15,7 @@ from nnunetv2_malenia.phantom.placement import Lesion
 _ORGAN = {words.PANCREATIC_DUCT: "pancreas", words.BILE_DUCTS: "liver"}
 _RADIUS_MM = {words.PANCREATIC_DUCT: (2.5, 4.0), words.BILE_DUCTS: (2.2, 3.2)}
 _BRANCHES = 5
+_LEAST_MM = 25.0
 _STEP_MM = 2.0  # of the lattice on which a duct finds its way
 
 
@@ -28,8 +29,9 @@ def dilate_ducts(anatomy: Anatomy, lesions: Sequence[Lesion], rng: np.random.Gen
 def dilated_ducts(anatomy: Anatomy, lesion: Lesion, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """For each duct system that a lesion's features name: (Z, Y, X) bool, its tubes; none where the organ is missing.
 
-    Pancreatic duct: from the lesion to the tail, the patient's left end of the organ. Bile ducts: from the lesion, or
-    the point of the liver next to it, to far points of the liver.
+    Pancreatic duct: from the lesion to the tail, the patient's left end of the organ; from a lesion in the tail to the
+    head, so that there is something to see. Bile ducts: from the lesion, or the point of the liver next to it, to far
+    points of the liver.
     """
     for feature in words.PANCREATIC_DUCT, words.BILE_DUCTS:
         if feature not in lesion.attributes["specific_features"]:
@@ -70,10 +72,11 @@ def _tubes(organ: np.ndarray, start: np.ndarray, feature: str, grid: Grid, rng: 
 def _goals(
     points: np.ndarray, first: np.ndarray, depth: np.ndarray, step: np.ndarray, feature: str
 ) -> list[np.ndarray]:
-    """Where the ducts end: the left end of the pancreas; points of the liver far from the lesion and each other."""
+    """Where the ducts end: an end of the pancreas; points of the liver far from the lesion and each other."""
     inner = points[depth[tuple(points.T)] >= min(2 * step.min(), depth.max() / 2)]
     if feature == words.PANCREATIC_DUCT:
-        return [inner[inner[:, 2].argmin()]]
+        left, right = inner[inner[:, 2].argmin()], inner[inner[:, 2].argmax()]
+        return [left if np.linalg.norm((left - first) * step) >= _LEAST_MM else right]
     goals, nearest = [], np.linalg.norm((inner - first) * step, axis=1)
     for _ in range(_BRANCHES):
         goals.append(inner[nearest.argmax()])

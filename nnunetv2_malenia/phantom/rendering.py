@@ -253,7 +253,8 @@ def _add_features(
         for distance in _specks(lesion, grid, rng):
             interior[distance < np.clip(0.2 * radius, 2.1, 3.5)] = rng.uniform(450, 750)
     if words.CAPSULE in features or words.THIN_WALL in features:
-        interior[depth < (1.2 if words.THIN_WALL in features else 2.0)] += 0.6 * bright
+        thin = 0.6 * min(grid.spacing_zyx)  # the outermost voxels, where these are larger than the wall
+        interior[depth < max(thin, 1.2 if words.THIN_WALL in features else 2.0)] += 0.6 * bright
     if words.MURAL_NODULE in features:
         interior[_nodule(lesion, grid, rng)] = max(base, 20.0) + bright
     if lesion.attributes["density"][0] == words.MIXED:
