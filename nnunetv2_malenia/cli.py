@@ -538,6 +538,10 @@ def _add_make(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--test_cases", type=_at_least_one, default=16, metavar="N", help="default: %(default)s")
     command.add_argument("--split", default="compositional", metavar="NAME", help="see splits (default: %(default)s)")
+    command.add_argument("--distractors", type=_not_negative, default=0, metavar="N", help="more things that look like "
+                         "lesions and are none, in each case (default: %(default)s)")  # fmt: skip
+    command.add_argument("--further_features", type=float, default=0.0, metavar="SHARE", help="share of lesions that "
+                         "get a further feature, such as dilated ducts (default: %(default)s)")  # fmt: skip
     _add_seed(command)
     command.set_defaults(run=_phantom_make)
 
@@ -595,11 +599,18 @@ def _not_negative(text: str) -> int:
 
 def _phantom_make(args: argparse.Namespace) -> None:
     from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
+    from nnunetv2_malenia.phantom import PhantomConfig
     from nnunetv2_malenia.phantom.composition import split
 
     seen, unseen = split(args.split)
     write_phantom_dataset(
-        args.output, train_cases=args.n, test_cases=args.test_cases, seen=seen, unseen=unseen, seed=args.seed
+        args.output,
+        train_cases=args.n,
+        test_cases=args.test_cases,
+        seen=seen,
+        unseen=unseen,
+        seed=args.seed,
+        config=PhantomConfig(further_features=args.further_features, distractors=args.distractors),
     )
     print(f"{args.output}: {_count(args.n, 'training case')}, {_count(args.test_cases, 'test case')}")
 
