@@ -13,7 +13,8 @@ from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attribu
 from nnunetv2_malenia.phantom.anatomy import PhantomError
 from nnunetv2_malenia.phantom.volume import Volume, read_volume
 
-_WINDOW_HU = (-160.0, 300.0)
+_SOFT_WINDOW_HU, _LUNG_WINDOW_HU = (-160.0, 300.0), (-1000.0, 200.0)
+_AROUND = 12  # voxels, whose median HU decides the window
 _ENDING = ".nii.gz"
 
 
@@ -68,8 +69,10 @@ def _draw_case(axes: Sequence, image: Volume, lesions: np.ndarray) -> None:
         (lambda a: a[::-1, y, ::-1], dz / dx),
         (lambda a: a[::-1, ::-1, x], dz / dy),
     )
+    around = image.array[tuple(slice(max(0, i - _AROUND), i + _AROUND) for i in (z, y, x))]
+    low, high = _LUNG_WINDOW_HU if np.median(around) < -400 else _SOFT_WINDOW_HU
     for axis, (cut, aspect) in zip(axes, planes, strict=True):
-        axis.imshow(cut(image.array), cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1], aspect=aspect)
+        axis.imshow(cut(image.array), cmap="gray", vmin=low, vmax=high, aspect=aspect)
         for value, colour in zip(
             np.unique(lesions)[1:], ("red", "lime", "cyan", "yellow", "magenta") * 9, strict=False
         ):

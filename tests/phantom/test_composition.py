@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from nnunetv2_malenia.phantom.anatomy import PhantomError
@@ -42,3 +44,8 @@ def test_a_value_that_is_taken_out_of_the_seen_types_shows():
 def test_unknown_splits_are_told_with_the_known_ones():
     with pytest.raises(PhantomError, match=r"'compositonal'.*compositional, one-value-unknown, published"):
         split("compositonal")
+
+
+def test_the_documentation_states_the_default_splits_table_as_it_is():
+    text = (Path(__file__).parents[2] / "docs" / "phantoms.md").read_text(encoding="utf-8")
+    assert composition_table(SEEN, UNSEEN) in text

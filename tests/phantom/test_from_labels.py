@@ -132,6 +132,14 @@ def test_walls_and_rims_are_brighter_than_the_middle(feature, tmp_path):
     assert shell_over_middle(specific_features=feature) > shell_over_middle() + least
 
 
+def test_spicules_leave_the_mask(tmp_path):
+    around = ndimage.distance_transform_edt(kits_like() != 2, GRID.spacing_zyx)
+    around = (around > 3) & (around < 9) & (kits_like() == 1)
+    bright = [(draw(tmp_path, density=words.CALCIFIC, **more).image[around] > 300).sum()
+              for more in ({}, {"specific_features": words.SPICULATION})]  # fmt: skip
+    assert bright[1] > bright[0] + 10
+
+
 def test_every_part_of_a_mask_is_drawn_and_types_keep_their_own_looks(tmp_path):
     labels = kits_like()
     labels[ball((12, 40, 36), 12)] = 3
