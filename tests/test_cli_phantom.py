@@ -77,6 +77,16 @@ def test_render_takes_names_from_a_dataset_json_above_the_label_maps(tmp_path):
     assert list(read_table(tmp_path / "out" / "attributes.json").cases["a"].lesions) == ["kidney cyst"]
 
 
+def test_label_maps_of_organs_alone_are_drawn_and_it_is_said(tmp_path, capsys):
+    labels, out = kits(tmp_path / "kits", ("RAS",), ("case_1",)), tmp_path / "out"
+    names = write(tmp_path / "names.json", {"kidney": 1, "spleen": 2})
+    table = write(tmp_path / "table.json", TABLE)
+    assert run("render", "--labels", labels, "--attributes", table, "--names", names, "-o", out) == 0
+    assert "no label is a lesion of the table; organs are drawn alone" in capsys.readouterr().err
+    assert (out / "imagesTr" / "case_1_0000.nii.gz").is_file()
+    assert not (out / "attributes.json").exists()
+
+
 def test_a_case_that_cannot_be_drawn_leaves_nothing_behind(tmp_path, capsys):
     labels = kits(tmp_path / "kits")
     bad = TABLE["cases"] | {"case_2": {"lesions": {"kidney tumor": {"density": "speckled"}}}}

@@ -35,18 +35,18 @@ def render_dataset(
 
     labels_folder: CASE.nii.gz files, or KiTS's CASE/segmentation.nii.gz. Names of the labels: from `names_file`, the
     dataset.json of the folder or the one above, the label maps' own headers, or those of KiTS. Images and label maps
-    have the geometry of the files given; `attributes.json` says how each case's lesions were drawn.
+    have the geometry of the files given; `attributes.json` says how each case's lesions were drawn, if there are any.
     Raises PhantomError as `render_label_map` does, FileExistsError if the data set is there; then nothing is written.
     """
     files = _label_maps(labels_folder)
     names = _names(read_volume(next(iter(files.values()))), labels_folder, names_file)
     labels = {"background": 0} | {name: value for name, value in names.items() if value}
     lesions = [name for name in labels if table.find(name) is not None]
-    if not lesions:
-        raise PhantomError(
-            f"{labels_folder}: no label is a lesion of the table; name labels as the table names lesions"
-        )
     cases, remarks = {}, []
+    if not lesions:
+        remarks.append(
+            f"{labels_folder}: no label is a lesion of the table; organs are drawn alone, without attributes"
+        )
     about = {"description": "CTs drawn on real label maps by nnunetv2_malenia; not clinical data."}
     with new_raw_dataset(dataset_folder, labels, **about) as raw:
         for case_id, path in files.items():
@@ -56,13 +56,10 @@ def render_dataset(
             raw.add_training_case(case_id, [image], mask, volume.file_affine)
             cases[case_id] = CaseEntry(lesions=case.attributes)
             remarks += case.remarks
-        raw.write_attributes(
-            AttributeTable(
-                name=f"rendered from {table.name}" if table.name else "rendered",
-                lesions={name: table.entry(name) for name in lesions},
-                cases=cases,
-            )
-        )
+        if lesions:
+            entries = {name: table.entry(name) for name in lesions}
+            title = f"rendered from {table.name}" if table.name else "rendered"
+            raw.write_attributes(AttributeTable(name=title, lesions=entries, cases=cases))
     return len(files), remarks
 
 

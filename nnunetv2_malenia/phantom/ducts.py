@@ -22,16 +22,16 @@ _STEP_MM = 2.0  # of the lattice on which a duct finds its way
 def dilate_ducts(anatomy: Anatomy, lesions: Sequence[Lesion], rng: np.random.Generator) -> None:
     """Fill the ducts that lesions dilate with BILE in `anatomy.tissue`, in place; no such lesion, no change."""
     for lesion in lesions:
-        for where in dilated_ducts(anatomy, lesion, rng):
-            anatomy.tissue[where] = Tissue.BILE
+        for share in dilated_ducts(anatomy, lesion, rng):
+            anatomy.tissue[share > 0.5] = Tissue.BILE
 
 
 def dilated_ducts(anatomy: Anatomy, lesion: Lesion, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """For each duct system that a lesion's features name: (Z, Y, X) bool, its tubes; none where the organ is missing.
+    """For each duct system that a lesion's features name: (Z, Y, X) float32, share of each voxel in its tubes.
 
     Pancreatic duct: from the lesion to the tail, the patient's left end of the organ; from a lesion in the tail to the
     head, so that there is something to see. Bile ducts: from the lesion, or the point of the liver next to it, to far
-    points of the liver.
+    points of the liver. Nothing where the organ is missing.
     """
     for feature in words.PANCREATIC_DUCT, words.BILE_DUCTS:
         if feature not in lesion.attributes["specific_features"]:
@@ -64,8 +64,8 @@ def _tubes(organ: np.ndarray, start: np.ndarray, feature: str, grid: Grid, rng: 
     low, high = _RADIUS_MM[feature]
     away = ndimage.distance_transform_edt(~centreline, step)
     fine = ndimage.zoom(away, [n / m for n, m in zip(organ[box].shape, thin.shape, strict=True)], order=1)
-    tubes = np.zeros(organ.shape, bool)
-    tubes[box] = (fine < rng.uniform(low, high)) & organ[box]
+    tubes = np.zeros(organ.shape, np.float32)
+    tubes[box] = organ[box] * np.clip(0.5 + (rng.uniform(low, high) - fine) / np.mean(grid.spacing_zyx), 0, 1)
     return tubes
 
 

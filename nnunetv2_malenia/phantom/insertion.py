@@ -24,6 +24,7 @@ _BLUR_MM = 0.7  # of the lesion, for the scanner's kernel
 _NOISE_MM = 2.5  # what is finer than this in the CT counts as its noise
 _NEIGHBOURHOOD_MM = 15.0  # parenchyma that a lesion's density refers to
 _ENHANCED_AORTA_HU = 90.0  # blood without contrast has 30 to 50
+_BILE_HU = 8.0
 _WALL_HU = (30.0, 120.0)
 _VESSEL_OVER_LIVER_HU = 22.0
 
@@ -76,8 +77,8 @@ def insert_lesions(
         remarks += [f"{case_id}: {name}: {value} is not drawn" for value in look.left_out]
     mask = np.zeros(hounsfield.shape, np.uint8)
     for value, lesion in enumerate(fit_lesions(anatomy, wanted, place_rng, diameter_mm=diameter_mm), start=1):
-        for tubes in dilated_ducts(anatomy, lesion, draw_rng):
-            _fill_ducts(hounsfield, tubes, anatomy.grid)
+        for share in dilated_ducts(anatomy, lesion, draw_rng):
+            _fill_ducts(hounsfield, share, anatomy.grid)
         mask[lesion.box][_blend(hounsfield, lesion, anatomy, phase, draw_rng)] = value
     attributes = {name: {aspect: list(v) for aspect, v in chosen.items() if v} for name, chosen in wanted}
     return InsertedLesions(np.rint(hounsfield).astype(np.int16), mask, attributes, remarks)
@@ -171,9 +172,9 @@ def _block_mean(array: np.ndarray, factor: list[int]) -> np.ndarray:
     return array.reshape(z, factor[0], y, factor[1], x, factor[2]).mean((1, 3, 5), dtype=np.float32)
 
 
-def _fill_ducts(hounsfield: np.ndarray, tubes: np.ndarray, grid: Grid) -> None:
+def _fill_ducts(hounsfield: np.ndarray, share: np.ndarray, grid: Grid) -> None:
     """Bring the CT down to the density of bile where ducts are, in place; its noise stays."""
-    box: Box = ndimage.find_objects(tubes.view(np.uint8))[0]
+    box: Box = ndimage.find_objects((share > 0).view(np.uint8))[0]
     view = hounsfield[box]
-    amount = ndimage.gaussian_filter(tubes[box].astype(np.float32), [_BLUR_MM / step for step in grid.spacing_zyx])
-    view -= amount * (_smooth(view, grid, _NOISE_MM) - 8)
+    amount = ndimage.gaussian_filter(share[box], [_BLUR_MM / step for step in grid.spacing_zyx])
+    view -= amount * (_smooth(view, grid, _NOISE_MM) - _BILE_HU)
