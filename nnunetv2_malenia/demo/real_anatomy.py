@@ -1,4 +1,4 @@
-"""Files around `render` and `insert`: real label maps to a data set of phantom CTs, lesions into a real CT."""
+"""Files around `render` and `insert`: real label maps to a data set of drawn CTs, lesions into a real CT."""
 
 from __future__ import annotations
 
