@@ -1,4 +1,4 @@
-"""Phantom CTs: anatomy, lesions with attributes, rendering; numpy and scipy only."""
+"""Phantom CTs: anatomy, lesions with attributes, rendering; CTs of real label maps, lesions in real CTs."""
 
 from nnunetv2_malenia.phantom.anatomy import ORGANS
 from nnunetv2_malenia.phantom.case import Phantom, PhantomConfig, make_phantom

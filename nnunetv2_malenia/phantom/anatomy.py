@@ -6,8 +6,8 @@ towards the patient's right, y towards the front, z towards the head; the origin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
 from typing import TypeAlias
@@ -30,6 +30,10 @@ ORGANS: tuple[str, ...] = (
     "gallbladder",
     "aorta",
 )
+
+
+class PhantomError(ValueError):
+    """A phantom, or a lesion, that cannot be made as asked; the message is one line: what is wrong, what to do."""
 
 
 class Tissue(IntEnum):
@@ -88,11 +92,15 @@ class Grid:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A body on a grid. `organs`: 0, or 1 + index into ORGANS; `tissue`: `Tissue`; both (Z, Y, X) uint8."""
+    """A body on a grid. `organs`: 0, or 1 + index into ORGANS; `tissue`: `Tissue`; both (Z, Y, X) uint8.
+
+    parts: name of a part of an organ, such as "pancreas head" -> (Z, Y, X) bool, where it is known.
+    """
 
     grid: Grid
     organs: np.ndarray
     tissue: np.ndarray
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def organ(self, name: str) -> np.ndarray:
         """(Z, Y, X) bool: where the organ is."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable, CaseEntry, LesionEntry
+from nnunetv2_malenia.phantom.anatomy import PhantomError
 from nnunetv2_malenia.phantom.lesions import lesion_type
 
 SEEN: tuple[str, ...] = ("colon tumor", "pancreas tumor", "liver tumor", "lung tumor", "kidney cyst")
@@ -39,7 +40,7 @@ def plan_test_cases(count: int, seen: Sequence[str], unseen: Sequence[str], seed
     Raises ValueError if a type is both seen and unseen, or as in `plan_training_cases`.
     """
     if both := sorted(set(seen) & set(unseen)):
-        raise ValueError(f"lesion types both seen and unseen: {', '.join(both)}; keep each in one list")
+        raise PhantomError(f"lesion types both seen and unseen: {', '.join(both)}; keep each in one list")
     deal_seen, deal_unseen, rng = _Dealer(seen, "seen"), _Dealer(unseen, "unseen"), np.random.default_rng([seed, 2])
     cases = []
     for i in range(count):
@@ -78,7 +79,7 @@ class _Dealer:
 
     def __init__(self, types: Sequence[str], role: str):
         if not types:
-            raise ValueError(f"no {role} lesion types; name at least one, e.g. 'kidney cyst'")
+            raise PhantomError(f"no {role} lesion types; name at least one, e.g. 'kidney cyst'")
         for type_name in types:
             lesion_type(type_name)
         self.uses = dict.fromkeys(types, 0)

@@ -1,7 +1,6 @@
-"""Lesion types of the phantom: which attributes each one can take, and where such a lesion lies in a given anatomy.
+"""Lesion types of the phantom, and which attributes each one can take.
 
 Attributes are drawn once per case and lesion type, so that a case's attribute set holds for every lesion of that type.
-Shape, place and contact are decided here; density, texture, border and details are left to `rendering`.
 """
 
 from __future__ import annotations
@@ -12,16 +11,17 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
-from scipy import ndimage
 
 from nnunetv2_malenia.attributes.schema import ASPECTS
-from nnunetv2_malenia.phantom.anatomy import ORGANS, Anatomy, Box, Grid, Tissue, smooth_noise
+from nnunetv2_malenia.phantom.anatomy import PhantomError
 
 Attributes: TypeAlias = Mapping[str, tuple[str, ...]]
 
 NON_CONTRAST, ENHANCED = "non-contrast ct", "contrast-enhanced ct"
-ROUND, IRREGULAR = "round-like", "irregular"
+ROUND, IRREGULAR, LOBULATED = "round-like", "irregular", "lobulated"
 HYPO, ISO, HYPER, FLUID, CALCIFIC = "hypodense", "isodense", "hyperdense", "fluid density", "calcific density"
+SOFT, FATTY, BLOODY, GASEOUS = "soft-tissue density", "fat density", "blood density", "gas density"
+GROUND_GLASS, MIXED = "ground-glass density", "mixed density"
 HOMOGENEOUS, HETEROGENEOUS = "homogeneous", "heterogeneous"
 WELL, ILL = "well-defined", "ill-defined"
 APART = "no close relationship with surrounding organs"
@@ -29,6 +29,10 @@ CLOSE = "close relationship with surrounding organs"
 TO_VESSELS = "close relationship with vessels"
 CALCIFICATION, NECROSIS, SEPTATION, CAVITY = "calcification", "necrosis", "septation", "cavity"
 RIM, THICK_WALL, WALL, SPICULATION = "rim enhancement", "thick wall", "wall thickening", "spiculation"
+CAPSULE, MURAL_NODULE, THIN_WALL = "capsule", "mural nodule", "thin wall"
+DARK_AREAS, BRIGHT_AREAS, CYSTIC = "hypodense areas", "hyperdense areas", "cystic component"
+FAT_INSIDE, GAS_INSIDE, BLEEDING = "intralesional fat", "intralesional gas", "hemorrhage"
+PANCREATIC_DUCT, BILE_DUCTS = "pancreatic duct dilatation", "bile duct dilatation"
 
 
 @dataclass(frozen=True)
@@ -143,27 +147,19 @@ LESION_TYPES: Mapping[str, LesionType] = MappingProxyType(
     }
 )
 
-
-@dataclass(frozen=True)
-class Lesion:
-    """One lesion in an anatomy.
-
-    depth_mm: depth under the lesion's surface in `box` of the anatomy's grid, negative outside, (z, y, x) float32.
-    allowed: the voxels of `box` that the lesion may replace, bool.
-    """
-
-    type_name: str
-    attributes: Attributes
-    organ: str
-    radius_mm: float
-    box: Box
-    depth_mm: np.ndarray
-    allowed: np.ndarray
-
-    @property
-    def mask(self) -> np.ndarray:
-        """(z, y, x) bool in `box`: where the lesion is."""
-        return (self.depth_mm > 0) & self.allowed
+# features beside those of a type's pictures, for phantoms that ask for them
+FURTHER_FEATURES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "pancreas tumor": (PANCREATIC_DUCT,),
+        "liver tumor": (BILE_DUCTS, CAPSULE),
+        "kidney cyst": (THIN_WALL, MURAL_NODULE),
+        "colon tumor": (DARK_AREAS,),
+        "kidney tumor": (DARK_AREAS, CAPSULE),
+        "liver cyst": (THIN_WALL,),
+        "pancreas cyst": (PANCREATIC_DUCT, MURAL_NODULE),
+        "gallbladder tumor": (BILE_DUCTS,),
+    }
+)
 
 
 def draw_attributes(type_name: str, phase: str, rng: np.random.Generator) -> Attributes:
@@ -203,183 +199,24 @@ def draw_distinct_attributes(
     return chosen
 
 
+def add_features(
+    wanted: Sequence[tuple[str, Attributes]], share: float, rng: np.random.Generator
+) -> list[tuple[str, Attributes]]:
+    """The same attribute sets, of which about a share `share` gets one of its type's further features as well."""
+    added = []
+    for name, attributes in wanted:
+        further = FURTHER_FEATURES.get(name, ())
+        if further and rng.random() < share:
+            features = (*attributes["specific_features"], further[rng.integers(len(further))])
+            attributes = {**attributes, "specific_features": features}
+        added.append((name, attributes))
+    return added
+
+
 def lesion_type(type_name: str) -> LesionType:
     """The phantom's description of a lesion type. Raises ValueError, naming the known ones, if there is none."""
     try:
         return LESION_TYPES[type_name]
     except KeyError:
         known = ", ".join(LESION_TYPES)
-        raise ValueError(f"the phantom cannot draw {type_name!r}; choose from: {known}") from None
-
-
-def place_lesions(
-    anatomy: Anatomy,
-    wanted: Sequence[tuple[str, Attributes]],
-    rng: np.random.Generator,
-    *,
-    size: float = 1.0,
-    repeat: float = 0.4,
-) -> list[Lesion]:
-    """Put each wanted lesion type into the anatomy at least once, and a second time with probability `repeat`.
-
-    size: factor on the diameters of all lesion types. First lesions shrink until they fit beside the others; a second
-    one that finds no room is left out.
-    Raises ValueError if a lesion's organ is outside the field of view.
-    """
-    sites = _Sites(anatomy, size)
-    lesions = [sites.place(name, attributes, rng) for name, attributes in wanted]
-    for name, attributes in wanted:
-        if rng.random() < repeat and (second := sites.place(name, attributes, rng, optional=True)):
-            lesions.append(second)
-    return lesions
-
-
-@dataclass(frozen=True)
-class _Host:
-    """How lesions sit in an organ. `embedded`: least depth of the centre, in radii, of a lesion that is apart."""
-
-    organ: str
-    embedded: float
-    bulges: bool = True
-    only_in: tuple[Tissue, ...] = ()
-
-
-_HOSTS: Mapping[str, _Host] = MappingProxyType(
-    {
-        "colon": _Host("colon", 0.0, only_in=(Tissue.BOWEL_WALL,)),
-        "pancreas": _Host("pancreas", 0.0),
-        "liver": _Host("liver", 0.8, bulges=False),
-        "left lung": _Host("left lung", 1.0, bulges=False),
-        "right lung": _Host("right lung", 1.0, bulges=False),
-        "left kidney": _Host("left kidney", 0.3),
-        "right kidney": _Host("right kidney", 0.3),
-        "hepatic vessels": _Host("liver", 0.4, bulges=False, only_in=(Tissue.HEPATIC_VESSEL,)),
-        "gallbladder": _Host("gallbladder", 0.0, only_in=(Tissue.BOWEL_WALL,)),
-    }
-)
-_YIELDING = (Tissue.FAT, Tissue.VESSEL)  # tissue that a lesion displaces without coming close to an organ
-_HARD = (Tissue.AIR, Tissue.BONE, Tissue.MARROW, Tissue.AORTA, Tissue.CALCIFICATION)
-_THINNING = 2
-_SMALLEST_RADIUS_MM = 5.0
-_CONTACT_MM = 5.0  # how far a close lesion grows into the next organ
-_LARGEST_CALCIFIED_MM = 26.0
-_ATTEMPTS = 6
-
-
-class _Sites:
-    """Where the next lesion can go: distances in each organ, on a thinned-out grid, and the places already taken."""
-
-    def __init__(self, anatomy: Anatomy, size: float):
-        self.anatomy = anatomy
-        self.size = size
-        self.axes = anatomy.grid.axes()
-        self.thin = tuple(slice(None, None, _THINNING) for _ in range(3))
-        self.spacing = tuple(step * _THINNING for step in anatomy.grid.spacing_zyx)
-        self.taken: list[tuple[np.ndarray, float]] = []
-        self.distances: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-
-    def place(
-        self, type_name: str, attributes: Attributes, rng: np.random.Generator, *, optional: bool = False
-    ) -> Lesion | None:
-        """A lesion with these attributes that touches no earlier one; None if it is optional and there is no room."""
-        kind = lesion_type(type_name)
-        host = _HOSTS[attributes["location"][0]]
-        points, depth, clearance = self._candidates(attributes["location"][0])
-        apart = attributes["relationship"][0] != CLOSE
-        smallest_mm, largest_mm = kind.diameter_mm
-        if attributes["density"][0] == CALCIFIC:
-            largest_mm = min(largest_mm, _LARGEST_CALCIFIED_MM)
-        radius = self.size * rng.uniform(smallest_mm, largest_mm) / 2
-        smallest = min(_SMALLEST_RADIUS_MM, smallest_mm / 2)
-        room = np.min([np.linalg.norm(points - c, axis=1) - r - 5 for c, r in self.taken] or [np.inf], axis=0)
-        while True:
-            if apart:
-                misfit = np.maximum(radius + 3 - clearance, 0) + np.maximum(host.embedded * radius - depth, 0)
-            else:
-                misfit = np.maximum(np.abs(clearance - 0.45 * radius) - 0.25 * radius, 0)
-            misfit = misfit + 3 * np.maximum(1.2 * radius - room, 0)
-            if misfit.min() < 1e-3 or radius * 0.88 < smallest:
-                break
-            radius *= 0.88
-        if optional and misfit.min() >= 1e-3:
-            return None
-        best = np.flatnonzero(misfit <= misfit.min() + 1e-3)
-        grown = []
-        for _ in range(_ATTEMPTS):
-            centre = points[best[rng.integers(len(best))]]
-            lesion = self._grow(type_name, attributes, host, centre, radius, rng)
-            grown.append((self._lead(lesion), lesion, centre))
-            if grown[-1][0] >= 1.5:
-                break
-        _, lesion, centre = max(grown, key=lambda one: one[0])
-        self.taken.append((centre, radius))
-        return lesion
-
-    def _lead(self, lesion: Lesion) -> float:
-        """How many times more of the lesion lies in its organ than in the organ that comes next."""
-        counts = np.bincount(self.anatomy.organs[lesion.box][lesion.mask], minlength=len(ORGANS) + 1)
-        own = 1 + ORGANS.index(lesion.organ)
-        return float(counts[own] / max(1, *np.delete(counts, [0, own])))
-
-    def _candidates(self, location: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Possible centres (n, 3) zyx in mm, their depth in the organ and their distance to the next other organ."""
-        if location not in self.distances:
-            host = _HOSTS[location]
-            organ, tissue = self.anatomy.organ(host.organ)[self.thin], self.anatomy.tissue[self.thin]
-            start = organ & np.isin(tissue, host.only_in) if host.only_in else organ
-            if not start.any():
-                raise ValueError(
-                    f"no {location} in the field of view for a lesion; enlarge the phantom, e.g. PhantomConfig()"
-                )
-            yielding = (Tissue.AIR,) if host.organ.endswith("lung") else (Tissue.AIR, *_YIELDING)
-            crowd = ~organ & ~np.isin(tissue, yielding)
-            depth = ndimage.distance_transform_edt(organ, self.spacing)
-            clearance = ndimage.distance_transform_edt(~crowd, self.spacing)
-            index = np.nonzero(start)
-            points = np.stack([axis[::_THINNING][i] for axis, i in zip(self.axes, index, strict=True)], -1)
-            self.distances[location] = points, depth[index], clearance[index]
-        return self.distances[location]
-
-    def _grow(
-        self, type_name: str, attributes: Attributes, host: _Host, centre: np.ndarray, radius: float,
-        rng: np.random.Generator,
-    ) -> Lesion:  # fmt: skip
-        """Shape a lesion around its centre: an ellipsoid, or lobes; limited to what it may replace."""
-        reach = 1.5 * radius + 12
-        box = tuple(slice(*np.searchsorted(a, (c - reach, c + reach))) for a, c in zip(self.axes, centre, strict=True))
-        tissue, organ = self.anatomy.tissue[box], self.anatomy.organ(host.organ)[box]
-        if attributes["relationship"][0] == CLOSE:
-            contact = ndimage.distance_transform_edt(~organ, self.anatomy.grid.spacing_zyx) < _CONTACT_MM
-            allowed = organ | np.isin(tissue, _YIELDING) | (contact & ~np.isin(tissue, _HARD))
-        elif host.bulges:
-            allowed = organ | np.isin(tissue, _YIELDING)
-        else:
-            allowed = organ
-        offsets = [a[b] - c for a, b, c in zip(self.axes, box, centre, strict=True)]
-        depth = _solid_depth(offsets, radius, attributes["shape"][0], self.anatomy.grid.spacing_zyx, rng)
-        if WALL in attributes["specific_features"]:
-            wall = organ & (tissue == Tissue.BOWEL_WALL)
-            along = ndimage.distance_transform_edt(~wall, self.anatomy.grid.spacing_zyx)
-            depth = np.minimum(depth, rng.uniform(4, 6) - along)
-        inside = (depth > 0) & allowed
-        parts, count = ndimage.label(inside)
-        if count > 1:
-            largest = 1 + int(np.bincount(parts.ravel())[1:].argmax())
-            depth = np.where(inside & (parts != largest), -radius, depth)
-        return Lesion(type_name, attributes, host.organ, radius, box, depth.astype(np.float32), allowed)
-
-
-def _solid_depth(
-    offsets: Sequence[np.ndarray], radius: float, shape: str, spacing_zyx: Sequence[float], rng: np.random.Generator
-) -> np.ndarray:
-    """Depth in mm under the surface of a round-like or irregular solid, (z, y, x); offsets: from its centre, in mm."""
-    spread = 0.1 if shape == ROUND else 0.25
-    stretch = rng.uniform(1 - spread, 1 + spread, 3)
-    turn = np.linalg.qr(rng.standard_normal((3, 3)))[0] / stretch[:, None]
-    z, y, x = offsets[0][:, None, None], offsets[1][:, None], offsets[2]
-    distance = np.sqrt(sum((row[0] * z + row[1] * y + row[2] * x) ** 2 for row in turn)) / radius
-    if shape == IRREGULAR:
-        grid = Grid(distance.shape, tuple(spacing_zyx))
-        lobes = np.clip(smooth_noise(grid, max(1.3 * radius, 9.0), rng), -1.6, 1.6)
-        distance = distance + 0.28 * lobes * np.clip(2 * distance, 0, 1)
-    return (1 - distance) * radius
+        raise PhantomError(f"the phantom cannot draw {type_name!r}; choose from: {known}") from None

@@ -251,6 +251,7 @@ def test_nnunet_finds_the_installed_trainer_here_and_in_spawned_workers(installe
         "malenia_convert_kits",
         "malenia_merge",
         "malenia_demo",
+        "malenia_phantom",
     ],
 )
 def test_every_installed_command_explains_itself(installed, command):

@@ -10,7 +10,8 @@ from nnunetv2_malenia.attributes.tables import vocabulary
 from nnunetv2_malenia.phantom import lesions as words
 from nnunetv2_malenia.phantom.anatomy import ORGANS, Anatomy, Grid, Tissue, draw_anatomy
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
-from nnunetv2_malenia.phantom.lesions import LESION_TYPES, draw_attributes, draw_distinct_attributes, place_lesions
+from nnunetv2_malenia.phantom.lesions import LESION_TYPES, draw_attributes, draw_distinct_attributes
+from nnunetv2_malenia.phantom.placement import place_lesions
 
 GRID = Grid((80, 96, 128), (2.5, 2.25, 2.25))
 ELEVEN = {

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from nnunetv2_malenia.phantom import lesions as words
 from nnunetv2_malenia.phantom.anatomy import ORGANS, Anatomy, Grid, Tissue, block_fraction, draw_anatomy
-from nnunetv2_malenia.phantom.lesions import place_lesions
+from nnunetv2_malenia.phantom.placement import place_lesions
 from nnunetv2_malenia.phantom.rendering import Scanner, render
 
 QUIET = Scanner(supersampling=2, blur_mm=1.0, noise_hu=(1.0, 1.0))

@@ -1,0 +1,189 @@
+"""malenia_phantom: what its commands write and how they end."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from oriented import middle_ras, store
+
+from nnunetv2_malenia import cli
+from nnunetv2_malenia.attributes.tables import read_table
+from nnunetv2_malenia.phantom import ORGANS
+from nnunetv2_malenia.phantom import lesions as words
+from nnunetv2_malenia.phantom.anatomy import Grid, draw_anatomy
+from nnunetv2_malenia.phantom.rendering import Scanner, render
+
+GRID = Grid((40, 48, 64), (5.0, 4.5, 4.5))
+TABLE = {
+    "lesions": {
+        "kidney tumor": {"location": ["left kidney", "right kidney"], "density": "hyperdense"},
+        "kidney cyst": {"density": "fluid density", "specific_features": "thin wall"},
+    },
+    "cases": {"case_2": {"lesions": {"kidney tumor": {"density": "calcific density"}}}},
+}
+
+
+def kits(folder, orders=("IPL", "LPS"), names=("case_1", "case_2")):
+    """KiTS-like label maps of two cases, in KiTS's layout."""
+    for order, name in zip(orders, names, strict=True):
+        labels = np.zeros((16, 40, 56), np.uint8)
+        labels[3:13, 14:26, 8:20] = labels[3:13, 14:26, 36:48] = 1
+        labels[6:10, 17:23, 39:45] = 2  # larger x: the patient's right
+        (folder / name).mkdir(parents=True)
+        store(labels, Grid(labels.shape, (5.0, 5.0, 5.0)).affine, order, folder / name / "segmentation.nii.gz")
+    return folder
+
+
+def write(path, content):
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def run(*arguments):
+    return cli.phantom([str(argument) for argument in arguments])
+
+
+def test_render_makes_a_data_set_in_the_geometry_of_the_label_maps(tmp_path, capsys):
+    labels, out = kits(tmp_path / "kits"), tmp_path / "Dataset005_Rendered"
+    table = write(tmp_path / "table.json", TABLE)
+    assert run("render", "--labels", labels, "--attributes", table, "-o", out) == 0
+    assert capsys.readouterr() == (f"{out}: 2 cases\n", "")
+    for name in ("case_1", "case_2"):
+        source = nib.load(labels / name / "segmentation.nii.gz")
+        image, mask = nib.load(out / "imagesTr" / f"{name}_0000.nii.gz"), nib.load(out / "labelsTr" / f"{name}.nii.gz")
+        assert image.get_data_dtype() == np.int16
+        for each in (image, mask):
+            assert each.shape == source.shape
+            assert np.allclose(each.affine, source.affine)
+        assert (np.asarray(mask.dataobj) == np.asarray(source.dataobj)).all()
+        assert middle_ras(mask, 2)[0] > 20  # right
+    described = json.loads((out / "dataset.json").read_text())
+    assert described["labels"] == {"background": 0, "kidney": 1, "kidney tumor": 2, "kidney cyst": 3}
+    assert (described["numTraining"], described["channel_names"]) == (2, {"0": "CT"})
+    drawn = read_table(out / "attributes.json")
+    assert drawn.attributes_of("kidney tumor", "case_1").density == ("hyperdense",)
+    assert drawn.attributes_of("kidney tumor", "case_2").density == ("calcific density",)
+    assert drawn.attributes_of("kidney tumor", "case_1").location == ("right kidney",)
+
+
+def test_render_takes_names_from_a_dataset_json_above_the_label_maps(tmp_path):
+    kits(tmp_path / "kits")
+    (tmp_path / "d" / "labelsTr").mkdir(parents=True)
+    (tmp_path / "kits" / "case_1" / "segmentation.nii.gz").rename(tmp_path / "d" / "labelsTr" / "a.nii.gz")
+    write(tmp_path / "d" / "dataset.json", {"labels": {"background": 0, "kidney": 1, "kidney cyst": 2}})
+    table = write(tmp_path / "table.json", TABLE)
+    assert run("render", "--labels", tmp_path / "d" / "labelsTr", "--attributes", table, "-o", tmp_path / "out") == 0
+    assert list(read_table(tmp_path / "out" / "attributes.json").cases["a"].lesions) == ["kidney cyst"]
+
+
+def test_label_maps_of_organs_alone_are_drawn_and_it_is_said(tmp_path, capsys):
+    labels, out = kits(tmp_path / "kits", ("RAS",), ("case_1",)), tmp_path / "out"
+    names = write(tmp_path / "names.json", {"kidney": 1, "spleen": 2})
+    table = write(tmp_path / "table.json", TABLE)
+    assert run("render", "--labels", labels, "--attributes", table, "--names", names, "-o", out) == 0
+    assert "no label is a lesion of the table; organs are drawn alone" in capsys.readouterr().err
+    assert (out / "imagesTr" / "case_1_0000.nii.gz").is_file()
+    assert not (out / "attributes.json").exists()
+
+
+def test_a_case_that_cannot_be_drawn_leaves_nothing_behind(tmp_path, capsys):
+    labels = kits(tmp_path / "kits")
+    bad = TABLE["cases"] | {"case_2": {"lesions": {"kidney tumor": {"density": "speckled"}}}}
+    table = write(tmp_path / "table.json", TABLE | {"cases": bad})
+    before = sorted(tmp_path.iterdir())
+    assert run("render", "--labels", labels, "--attributes", table, "-o", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: case_2: kidney tumor: density 'speckled' cannot be drawn here")
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory):
+    """A CT in LPS order with its organs in RAS order, and their names."""
+    folder = tmp_path_factory.mktemp("patient")
+    body = draw_anatomy(GRID, np.random.default_rng(3))
+    image = render(body, [], words.ENHANCED, Scanner(supersampling=1), np.random.default_rng(4))
+    store(np.rint(image).astype(np.int16), GRID.affine, "LPS", folder / "ct_0000.nii.gz")
+    store(body.organs, GRID.affine, "RAS", folder / "organs.nii.gz")
+    write(folder / "names.json", {name: 1 + i for i, name in enumerate(ORGANS)})
+    return folder
+
+
+def insert(patient, tmp_path, table, *more):
+    path = write(tmp_path / "table.json", table)
+    files = ("--image", patient / "ct_0000.nii.gz", "--organs", patient / "organs.nii.gz")
+    return run("insert", *files, "--attributes", path, "--names", patient / "names.json", "-o", tmp_path / "out", *more)
+
+
+def test_insert_writes_image_mask_and_what_was_drawn(patient, tmp_path, capsys):
+    table = {"lesions": {"kidney cyst": {"location": "left kidney"}, "liver tumor": {"location": "liver"}}}
+    assert insert(patient, tmp_path, table) == 0
+    assert capsys.readouterr() == (f"{tmp_path / 'out'}: ct, 2 lesions\n", "")
+    before = nib.load(patient / "ct_0000.nii.gz")
+    image, mask = (nib.load(tmp_path / "out" / name) for name in ("ct_0000.nii.gz", "ct.nii.gz"))
+    for each in (image, mask):
+        assert each.shape == before.shape
+        assert np.allclose(each.affine, before.affine)
+    assert middle_ras(mask, 1)[0] < -20  # left kidney
+    assert middle_ras(mask, 2)[0] > 0  # liver
+    drawn = read_table(tmp_path / "out" / "ct.json").attributes_of("kidney cyst", "ct")
+    assert drawn.location == ("left kidney",)
+    assert drawn.enhancement == ("contrast-enhanced ct",)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ct.json", "ct.nii.gz", "ct_0000.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"lesions": {"a": {"location": "uterus"}}}, "ct: a: location 'uterus' cannot be drawn here"),
+        ({"lesions": {"a": {"locatoin": "liver"}}}, 'unknown aspect "locatoin"'),
+    ],
+)
+def test_what_insert_cannot_do_is_one_line_and_nothing_is_written(patient, tmp_path, capsys, table, message):
+    assert insert(patient, tmp_path, table) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_insert_does_not_write_over_what_is_there(patient, tmp_path, capsys):
+    table = {"lesions": {"liver cyst": {"location": "liver"}}}
+    assert [insert(patient, tmp_path, table), insert(patient, tmp_path, table)] == [0, 1]
+    assert "exists; remove it or choose another folder" in capsys.readouterr().err
+
+
+def test_make_writes_a_data_set_and_sheet_a_picture_of_it(tmp_path, capsys):
+    out, png = tmp_path / "Dataset001_P", tmp_path / "sheet.png"
+    more = ("--split", "one-value-unknown", "--distractors", 3, "--further_features", 1)
+    assert run("make", "-o", out, "-n", 2, "--test_cases", 1, *more) == 0
+    assert "gallbladder tumor" in json.loads((out / "labelsTs.json").read_text())
+    assert run("sheet", out, "-o", png, "-n", 1) == 0
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert capsys.readouterr().out == f"{out}: 2 training cases, 1 test case\n{png}: 1 case\n"
+
+
+def test_splits_prints_the_composition_of_each(capsys):
+    assert run("splits") == 0
+    out = capsys.readouterr().out
+    assert "| density | calcific density | kidney stone | pancreas tumor, liver tumor, lung tumor |" in out
+    assert out.count("**none**") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("make", "-o", "x", "--split", "other"), "no split 'other'"),
+        (("sheet", ".", "-o", "x.png"), "no CASE_0000.nii.gz"),
+        (("render", "--labels", "none", "--attributes", "t.json", "-o", "x"), "none: no such folder"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "t.json", TABLE)
+    assert run(*arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
