@@ -31,7 +31,12 @@ class InputError(ValueError):
 
 
 def sha256_of(path: Path) -> str:
+    """Of a file's content; of a folder, of the names and contents of its files."""
     digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(each for each in path.iterdir() if each.is_file()):
+            digest.update(f"{file.name} {sha256_of(file)}\n".encode())
+        return digest.hexdigest()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)

@@ -47,12 +47,11 @@ def predict_images(
         case = predictor.preparation(files)
         if case.fault is not None:
             raise InputError(case.fault)
-        stored_affine = nib.load(files[0]).affine
     logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(case.data)).cpu().numpy()
     probabilities = image_probabilities(
         logits, case.properties, predictor.plans_manager, predictor.configuration_manager
     )
-    read_affine = affine_of(case.properties)
+    read_affine, stored_affine = affine_of(case.properties), case.properties["stored_affine"]
     masks, findings = find_lesions(
         predictor.queries, predictor.seen, probabilities, read_affine,
         threshold=options.threshold, min_volume_ml=options.min_volume_ml,

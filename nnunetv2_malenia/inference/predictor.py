@@ -151,9 +151,9 @@ class MaleniaPredictor(nnUNetPredictor):
     ) -> Prediction:
         """Ask for the lesion types of a table in one image; of `options`, threshold and min_volume_ml count.
 
-        image: a NIfTI file, or an array (X, Y, Z) with its affine (4, 4), x, y, z to RAS millimetres, both as nibabel
-        gives them; a sequence of these, one a channel, for models that need several. Raises InputError for an image
-        that cannot be used, and what `ask` raises.
+        image: a file or DICOM folder, or an array (X, Y, Z) with its affine (4, 4), x, y, z to RAS millimetres, both as
+        nibabel gives them; a sequence of these, one a channel, for models that need several. Raises InputError for an
+        image that cannot be used, and what `ask` raises.
         """
         self.ask(attributes)
         images = [image] if isinstance(image, (str, Path, np.ndarray)) else list(image)

@@ -14,6 +14,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_malenia.inference.geometry import affine_of
+from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS, to_nifti
 from nnunetv2_malenia.inference.input_checks import (
     InputError,
     check_channels,
@@ -26,8 +27,6 @@ from nnunetv2_malenia.inference.input_checks import (
     sha256_of,
 )
 
-NIFTI_ENDINGS = (".nii.gz", ".nii")
-
 
 @dataclass
 class PreparedCase:
@@ -35,7 +34,8 @@ class PreparedCase:
 
     inputs: file name -> SHA-256. fault: why the case cannot be used, in one line; data and properties are there
     only without one. data (C, Z, Y, X) float32 on the preprocessed grid; properties: nnU-Net's, and `writer`, the
-    reader-writer that knows how to store results in the image's geometry.
+    reader-writer that knows how to store results in the image's geometry, and `stored_affine`, (4, 4), from the image's
+    own x, y, z, before any reorientation, to RAS millimetres.
     """
 
     inputs: dict[str, str] = field(default_factory=dict)
@@ -77,26 +77,33 @@ class Preparation:
     def _read(self, files: Sequence[Path], warnings: list[str]) -> tuple[np.ndarray, dict]:
         """The case as the model's own reader gives it, (C, Z, Y, X) float32, with the spacing of the affine."""
         reader = self.plans_manager.image_reader_writer_class
+        names = [file.name for file in files]
         with tempfile.TemporaryDirectory(prefix="malenia_") as folder:
-            readable = list(files)
-            if files[0].name.endswith(NIFTI_ENDINGS):
-                images = [open_nifti(file) for file in files]
-                for i, (file, image) in enumerate(zip(files, images, strict=True)):
-                    check_grid(file.name, image, self.configuration_manager.spacing)
+            readable, stored_affine = list(files), None
+            if set(NIFTI_ENDINGS) & set(reader.supported_file_endings):
+                readable = [_as_nifti(file, Path(folder) / f"{file.name}.nii") for file in files]
+                images = [open_nifti(file) for file in readable]
+                for i, (name, image) in enumerate(zip(names, images, strict=True)):
+                    check_grid(name, image, self.configuration_manager.spacing)
                     if image.ndim > 3:  # axes of length 1, which no reader takes
-                        readable[i] = Path(folder) / f"{i}.nii"
+                        readable[i] = Path(folder) / f"{i}_3d.nii"
                         nib.save(nib.funcs.squeeze_image(image), readable[i])
-                check_same_grid([file.name for file in files], images)
+                check_same_grid(names, images)
+                stored_affine = images[0].affine
                 warnings += (doubts := doubts_about_header(images[0]))
-                if doubts and reader is SimpleITKIO:
+                if doubts and reader is SimpleITKIO and self.dataset_json["file_ending"] in NIFTI_ENDINGS:
                     reader = NibabelIO  # reads the same voxels in the same order, and keeps to the affine
             try:
                 data, properties = reader().read_images([str(file) for file in readable])
             except (RuntimeError, AssertionError) as error:
                 why = " ".join(str(error).split()) or type(error).__name__
                 raise InputError(f"{files[0].name}: {reader.__name__} cannot read it ({why})") from error
-        sizes = nib.affines.voxel_sizes(affine_of(properties))
-        return data, properties | {"spacing": sizes[::-1].tolist(), "writer": reader}
+        read_affine = affine_of(properties)
+        return data, properties | {
+            "spacing": nib.affines.voxel_sizes(read_affine)[::-1].tolist(),
+            "stored_affine": read_affine if stored_affine is None else stored_affine,
+            "writer": reader,
+        }
 
     def _check_voxels(self, files: Sequence[Path], data: np.ndarray, warnings: list[str]) -> None:
         statistics = self.plans_manager.foreground_intensity_properties_per_channel
@@ -104,3 +111,10 @@ class Preparation:
             is_ct = self.configuration_manager.normalization_schemes[i] == "CTNormalization"
             warnings += replace_non_finite(file.name, channel)
             warnings += doubts_about_intensities(channel, is_ct, statistics[str(i)])
+
+
+def _as_nifti(source: Path, target: Path) -> Path:
+    if not source.is_dir() and source.name.endswith(NIFTI_ENDINGS):
+        return source
+    to_nifti(source, target)
+    return target
