@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class Workers:
-    """Background processes. When one dies, the cases under way fail and later ones get new processes.
+    """Background processes. When one dies, all work under way is lost, and what comes later gets new processes.
 
     With 0 of them, work is done here and now.
     """
@@ -93,7 +93,7 @@ def answer_cases(
         for case_id, started, job in _ahead(preparing, cases, prepare, export):
             case = PreparedCase()
             try:
-                case = job.result()
+                case = _result(job, preparing, prepare, cases[case_id])
                 if case.fault is not None:
                     raise InputError(case.fault)
                 logits = predict_logits(torch.from_numpy(case.data)).cpu().numpy()
@@ -106,6 +106,14 @@ def answer_cases(
                 collect()
         while ended:
             collect()
+
+
+def _result(job: Future, workers: Workers, function: Callable, *arguments: Any) -> Any:
+    """What a job gave; where a process died, that of a second try, so that one case does not fail its neighbours."""
+    try:
+        return job.result()
+    except BrokenProcessPool:
+        return workers.submit(function, *arguments).result()
 
 
 def _ahead(

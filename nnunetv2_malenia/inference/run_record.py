@@ -65,8 +65,8 @@ class RunFiles:
         self.record = record
         self._json, self._csv = output_folder / f"run{part}.json", output_folder / f"findings{part}.csv"
         self._findings: list[CaseFindings] = []
-        for name in ("run", "findings"):  # of runs that were divided otherwise
-            for path in output_folder.glob(f"{name}.*" if part else f"{name}_part_*"):
+        for pattern in ("run{}.json", "findings{}.csv"):  # of runs that were divided otherwise tell of nothing here
+            for path in output_folder.glob(pattern.format("" if part else "_part_*_of_*")):
                 path.unlink(missing_ok=True)
         self._csv.unlink(missing_ok=True)
         self._write()

@@ -176,6 +176,26 @@ def test_a_process_that_dies_fails_its_case_and_the_next_gets_a_new_one():
         assert workers.submit(int, "3").result() == 3
 
 
+class DiesOn:
+    """A preparation whose process is killed by one case, as by the system when memory runs out."""
+
+    def __init__(self, prepare, name):
+        self.prepare, self.name = prepare, name
+
+    def __call__(self, channels):
+        if channels[0].name == self.name:
+            os._exit(9)
+        return self.prepare(channels)
+
+
+def test_a_case_that_kills_its_process_takes_no_other_case_along(bright, images, tmp_path, monkeypatch):
+    killing = DiesOn(bright.preparation, "b_0000.nii.gz")
+    monkeypatch.setattr(MaleniaPredictor, "preparation", killing)
+    bright.predict_cases(images, tmp_path / "out", num_processes_preprocessing=1, num_processes_export=0)
+    assert states(tmp_path / "out") == {"a": "DONE", "b": "FAILED", "c": "DONE"}
+    assert "a background process died" in run_of(tmp_path / "out")["cases"]["b"]["reason"]
+
+
 def test_a_resume_predicts_only_what_does_not_stand(bright, images, tmp_path):
     out = tmp_path / "out"
     bright.predict_cases(images, out, **HERE)
@@ -237,6 +257,7 @@ def test_an_answer_to_another_question_has_another_hash(model, images, tmp_path)
 def test_parts_share_the_cases_and_write_records_of_their_own(bright, images, tmp_path):
     out = tmp_path / "out"
     bright.predict_cases(images, out, **HERE)
+    (out / "run.sh").write_text("a user's own")
     for part in (1, 0):
         bright.predict_cases(images, out, num_parts=2, part_id=part, **HERE)
     records = [json.loads((out / f"run_part_{part}_of_2.json").read_text()) for part in (0, 1)]
@@ -245,6 +266,7 @@ def test_parts_share_the_cases_and_write_records_of_their_own(bright, images, tm
     bright.predict_cases(images, out, overwrite=False, **HERE)
     assert states(out) == dict.fromkeys("abc", "SKIPPED")
     assert not [name for name in tree(out) if "_part_" in name]
+    assert "run.sh" in tree(out)
 
 
 def test_folds_are_averaged(model, images, tmp_path):
