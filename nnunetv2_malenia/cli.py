@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nnunetv2_malenia.attributes.schema import AttributeTable, LesionEntry
     from nnunetv2_malenia.dataset_conversion.conversion import Options
     from nnunetv2_malenia.dataset_conversion.summary import Summary
+    from nnunetv2_malenia.inference.run_record import RunRecord
 
 Command = Callable[[Sequence[str] | None], int | None]
 _PAIRS_NAMED_AT_MOST = 10
@@ -323,37 +324,96 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("-chk", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
     parser.add_argument("-step_size", type=_step_size, default=0.5, help="tile step as share of a tile, in (0, 1]")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring at test time")
+    parser.add_argument("--threshold", type=_probability, default=0.5, metavar="P",
+                        help="probability above which a voxel belongs to a query (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--min_volume", type=_not_negative, default=0.0, metavar="ML",
+                        help="leave out connected components of fewer ml than this (default: %(default)s)")  # fmt: skip
     parser.add_argument("--save_masks", action="store_true", help="write each query's own mask to masks/CASE/")
-    parser.add_argument("-npp", type=_at_least_one, default=3, help="preprocessing processes (default: %(default)s)")
-    parser.add_argument("-nps", type=_at_least_one, default=3, help="export processes (default: %(default)s)")
+    parser.add_argument("--save_probabilities", action="store_true", help="write all probability maps to CASE.npz")
+    parser.add_argument("--continue_prediction", action="store_true",
+                        help="keep answers of an earlier run that still hold: same image, model, queries and options, "
+                        "files intact")  # fmt: skip
+    parser.add_argument("-num_parts", type=_at_least_one, default=1, metavar="N",
+                        help="runs that share the cases, side by side (default: %(default)s)")  # fmt: skip
+    parser.add_argument("-part_id", type=int, default=0, metavar="I", help="which of them this is, from 0")
+    parser.add_argument(
+        "-npp", type=_count_from_zero, default=3, help="preprocessing processes, or 0 (default: %(default)s)"
+    )
+    parser.add_argument("-nps", type=_count_from_zero, default=3, help="export processes (default: %(default)s)")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
     parser.add_argument("--disable_progress_bar", action="store_true")
     args = parser.parse_args(argv)
     if (args.m is None) == (args.d is None):
         parser.error("give the model by -m FOLDER, or by -d DATASET with -p, -tr and -c")
+    if not 0 <= args.part_id < args.num_parts:
+        parser.error(f"-part_id {args.part_id} is not in 0 to {args.num_parts - 1}; parts are counted from 0")
 
     from nnunetv2_malenia.attributes.tables import read_table
 
     table = read_table(args.attributes)  # before torch: a wrong table is told at once
-    from nnunetv2_malenia.inference.predictor import MaleniaPredictor, model_folder, set_up_device
+    from nnunetv2_malenia.inference.export import OutputOptions
+    from nnunetv2_malenia.inference.model_folder import model_folder, set_up_device
+    from nnunetv2_malenia.inference.predictor import MaleniaPredictor
 
-    predictor = MaleniaPredictor(
+    predictor = MaleniaPredictor.from_model_folder(
+        args.m or model_folder(args.d, args.tr, args.p, args.c),
+        folds=args.f,
+        checkpoint_name=args.chk,
+        device=set_up_device(args.device),
         tile_step_size=args.step_size,
         use_mirroring=not args.disable_tta,
-        device=set_up_device(args.device),
-        allow_tqdm=not args.disable_progress_bar,
+        show_progress=not args.disable_progress_bar,
     )
-    folder = args.m or model_folder(args.d, args.tr, args.p, args.c)
-    predictor.initialize_from_trained_model_folder(str(folder), args.f, args.chk)
     predictor.ask(table)
-    cases = predictor.predict_cases(
+    run = predictor.predict_cases(
         args.i,
         args.o,
-        save_masks=args.save_masks,
+        OutputOptions(args.threshold, args.min_volume, args.save_masks, args.save_probabilities),
+        overwrite=not args.continue_prediction,
+        num_parts=args.num_parts,
+        part_id=args.part_id,
         num_processes_preprocessing=args.npp,
         num_processes_export=args.nps,
+        arguments={name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
     )
-    print(f"{_count(len(cases), 'case')}, {_count(len(table.lesions), 'query').replace('querys', 'queries')}: {args.o}")
+    return _report_run(run, args.o)
+
+
+def _report_run(run: RunRecord, output_folder: Path) -> int:
+    """Say how a run's cases ended, in a line each where a person should look -> exit status."""
+    for name in run.ignored_files:
+        _warn(f"{name} is no image of the model's kind; it is ignored")
+    for case_id, case in run.cases.items():
+        for warning in case.warnings:
+            _warn(f"case {case_id}: {warning}")
+    for case_id, reason in run.failed.items():
+        _fail(f"case {case_id}: {reason}")
+    states = [case.state for case in run.cases.values()]
+    skipped = f", {states.count('SKIPPED')} kept from an earlier run" if "SKIPPED" in states else ""
+    print(f"{_count(len(states), 'case')}: {states.count('DONE')} done{skipped}, {len(run.failed)} failed; "
+          f"{output_folder}")  # fmt: skip
+    return 1 if run.failed else 0
+
+
+def _count_from_zero(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return value
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
+    return value
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return value
 
 
 def _step_size(text: str) -> float:

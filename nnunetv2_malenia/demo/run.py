@@ -17,7 +17,7 @@ import numpy as np
 
 from nnunetv2_malenia.demo.phantom_dataset import ANY_LESION, write_any_lesion_dataset, write_phantom_dataset
 from nnunetv2_malenia.evaluation.zero_shot import TypeResult, evaluate_types, format_table
-from nnunetv2_malenia.inference.export import file_name, write_json
+from nnunetv2_malenia.inference.whole_files import file_name, write_json
 from nnunetv2_malenia.phantom import PhantomConfig, Scanner
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 

@@ -1,81 +1,130 @@
-"""From query logits on the preprocessed grid to files in the image's own geometry, each written whole or not at all."""
+"""From query logits on the preprocessed grid to files in the image's own geometry."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-from collections.abc import Callable, Sequence
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from pydantic import ValidationError
 
 from nnunetv2_malenia.attributes.schema import LesionQuery
-from nnunetv2_malenia.inference.findings import measure
+from nnunetv2_malenia.inference.findings import CaseFindings
+from nnunetv2_malenia.inference.geometry import affine_of
+from nnunetv2_malenia.inference.input_checks import InputError, sha256_of
+from nnunetv2_malenia.inference.lesions import find_lesions, label_map
+from nnunetv2_malenia.inference.preparation import PreparedCase
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager
+from nnunetv2_malenia.inference.whole_files import file_name, write_json, write_whole
 
 
-def write_whole(path: Path, write: Callable[[str], object]) -> None:
-    """Call `write` with a name beside `path` that has the same ending, then rename."""
-    beside = path.with_name(f".partial_{os.getpid()}_{path.name}")
-    try:
-        write(str(beside))
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+@dataclass(frozen=True)
+class OutputOptions:
+    """What counts as found, and which files are written beside CASE.nii.gz and CASE.json.
 
-
-def write_json(path: Path, content: object) -> None:
-    write_whole(path, lambda name: Path(name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
-
-
-def file_name(query_name: str) -> str:
-    """A query's name as part of a file name: letters, digits, dot, dash and underscore only."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", query_name).strip("._") or "query"
-
-
-def export_case(
-    logits: np.ndarray,
-    properties: dict,
-    configuration_manager: ConfigurationManager,
-    plans_manager: PlansManager,
-    queries: Sequence[LesionQuery],
-    seen: Sequence[bool],
-    output_folder: Path,
-    case_id: str,
-    file_ending: str,
-    save_masks: bool,
-) -> None:
-    """Write CASE.nii.gz (label map), CASE.json (findings) and, if asked, masks/CASE/QUERY.nii.gz.
-
-    logits (Q, Z, Y, X) on the preprocessed grid. Resampling, cropping and transposing are undone by nnU-Net.
+    threshold: probability above which a voxel belongs to a query; min_volume_ml: smaller connected components are left
+    out; save_masks: masks/CASE/QUERY.nii.gz; save_probabilities: CASE.npz.
     """
-    label_map, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
+
+    threshold: float = 0.5
+    min_volume_ml: float = 0.0
+    save_masks: bool = False
+    save_probabilities: bool = False
+
+
+@dataclass(frozen=True)
+class CaseExport:
+    """Write a case's results. CASE.json comes last: where it is, everything that it lists is complete."""
+
+    plans_manager: PlansManager
+    configuration_manager: ConfigurationManager
+    queries: list[LesionQuery]
+    seen: list[bool]
+    options: OutputOptions
+    output_folder: Path
+    file_ending: str
+    asked_sha256: str
+
+    def __call__(self, case_id: str, case: PreparedCase, logits: np.ndarray) -> CaseFindings:
+        """logits (Q, Z, Y, X) on the preprocessed grid. Raises InputError when they are not finite."""
+        try:
+            return self._write(case_id, case, logits)
+        except BaseException:
+            remove_outputs(self.output_folder, case_id, self.file_ending)
+            raise
+
+    def _write(self, case_id: str, case: PreparedCase, logits: np.ndarray) -> CaseFindings:
+        probabilities = image_probabilities(logits, case.properties, self.plans_manager, self.configuration_manager)
+        affine = affine_of(case.properties)
+        masks, findings = find_lesions(
+            self.queries, self.seen, probabilities, affine,
+            threshold=self.options.threshold, min_volume_ml=self.options.min_volume_ml,
+        )  # fmt: skip
+        writer = case.properties["writer"]()
+        written = [self.output_folder / f"{case_id}{self.file_ending}"]
+        labels = label_map(masks, probabilities)
+        write_whole(written[0], lambda name: writer.write_seg(labels, name, case.properties))
+        if self.options.save_masks:
+            folder = self.output_folder / "masks" / case_id
+            folder.mkdir(parents=True, exist_ok=True)
+            for query, mask in zip(self.queries, masks, strict=True):
+                written.append(folder / f"{file_name(query.name)}{self.file_ending}")
+                voxels = mask.astype(np.uint8)
+                write_whole(written[-1], lambda name, v=voxels: writer.write_seg(v, name, case.properties))
+        if self.options.save_probabilities:
+            written.append(self.output_folder / f"{case_id}.npz")
+            write_whole(
+                written[-1], lambda name: np.savez_compressed(name, probabilities=probabilities, affine_xyz_ras=affine)
+            )
+        report = CaseFindings(
+            case=case_id,
+            threshold=self.options.threshold,
+            min_volume_ml=self.options.min_volume_ml,
+            warnings=tuple(case.warnings),
+            findings=tuple(findings),
+            inputs=case.inputs,
+            outputs={path.relative_to(self.output_folder).as_posix(): sha256_of(path) for path in written},
+            asked_sha256=self.asked_sha256,
+        )
+        write_json(self.output_folder / f"{case_id}.json", report.model_dump(mode="json"))
+        return report
+
+
+def image_probabilities(
+    logits: np.ndarray, properties: dict, plans_manager: PlansManager, configuration_manager: ConfigurationManager
+) -> np.ndarray:
+    """(Q, Z, Y, X) in [0, 1], in the geometry of the image as read; nnU-Net undoes resampling, cropping, transposing.
+
+    Raises InputError when the network's answer is not finite.
+    """
+    if not np.isfinite(logits).all():
+        raise InputError("the network's answer is not finite; check the image's intensities")
+    _, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits,
         plans_manager,
         configuration_manager,
-        QueryLabelManager(len(queries)),
+        QueryLabelManager(len(logits)),
         properties,
         return_probabilities=True,
     )
-    if not np.isfinite(probabilities).all():
-        raise ValueError(f"{case_id}: the network's output is not finite; check the image for NaN or infinite voxels")
-    writer = plans_manager.image_reader_writer_class()
-    findings = measure(queries, seen, probabilities, properties["spacing"])
-    if save_masks:
-        folder = output_folder / "masks" / case_id
-        folder.mkdir(parents=True, exist_ok=True)
-        for query, probability in zip(queries, probabilities, strict=True):
-            mask = (probability > 0.5).astype(np.uint8)
-            path = folder / f"{file_name(query.name)}{file_ending}"
-            write_whole(path, lambda name, mask=mask: writer.write_seg(mask, name, properties))
-    write_json(
-        output_folder / f"{case_id}.json",
-        {
-            "case": case_id,
-            "findings": [finding.model_dump(mode="json") for finding in findings],
-        },
-    )
-    write_whole(output_folder / f"{case_id}{file_ending}", lambda name: writer.write_seg(label_map, name, properties))
+    return probabilities
+
+
+def read_findings(path: Path) -> CaseFindings | None:
+    """CASE.json, or None where there is none that this version wrote."""
+    try:
+        return CaseFindings.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def remove_outputs(output_folder: Path, case_id: str, file_ending: str) -> None:
+    """Take away what an earlier run left for a case, so that a failure now cannot be mistaken for its answer."""
+    for ending in (".json", file_ending, ".npz"):
+        (output_folder / f"{case_id}{ending}").unlink(missing_ok=True)
+    masks = output_folder / "masks" / case_id
+    if masks.is_dir():
+        shutil.rmtree(masks)

@@ -2,120 +2,74 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.file_path_utilities import get_output_folder
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from nnunetv2_malenia.attributes.bank import EmbeddingBank, embed_phrases
-from nnunetv2_malenia.attributes.plans import MaleniaPlans, is_rival
-from nnunetv2_malenia.attributes.schema import ASPECTS, AttributeTable, LesionQuery, has_laterality
-from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, queries
+from nnunetv2_malenia.attributes.bank import EmbeddingBank
+from nnunetv2_malenia.attributes.plans import MaleniaPlans
+from nnunetv2_malenia.attributes.schema import AttributeTable, LesionQuery, has_laterality
+from nnunetv2_malenia.attributes.tables import queries
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
-from nnunetv2_malenia.inference.export import export_case, file_name, write_json
+from nnunetv2_malenia.inference.batch import answer_cases
+from nnunetv2_malenia.inference.cases import find_cases
+from nnunetv2_malenia.inference.export import CaseExport, OutputOptions
+from nnunetv2_malenia.inference.input_checks import sha256_of
+from nnunetv2_malenia.inference.model_folder import PredictionError, find_folds, load_checkpoint
+from nnunetv2_malenia.inference.prediction import Prediction, predict_images
+from nnunetv2_malenia.inference.preparation import Preparation
+from nnunetv2_malenia.inference.questions import check_file_names, is_seen, query_tensors
+from nnunetv2_malenia.inference.run_record import (
+    RunFiles,
+    RunRecord,
+    check_no_other_questions,
+    now,
+    skipped,
+    standing_answer,
+)
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager, QueryNetwork
+from nnunetv2_malenia.inference.whole_files import write_json
 from nnunetv2_malenia.network.mirroring import axes_without_left_right
-
-
-class PredictionError(ValueError):
-    """A model or an input that cannot be used; the message is one line: what is wrong, where, what to do."""
-
-
-def set_up_device(name: str) -> torch.device:
-    """The device, with threads set as nnUNetv2_predict sets them. Raises PredictionError if there is none."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise PredictionError("no CUDA device was found; choose another with -device cpu or -device mps")
-    if name == "cpu":
-        torch.set_num_threads(multiprocessing.cpu_count())
-    elif name == "cuda":
-        torch.set_num_threads(1)
-        torch.set_num_interop_threads(1)
-    return torch.device(name)
-
-
-def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
-    """nnU-Net's folder for a trained model. Raises PredictionError when nnUNet_results does not have it."""
-    if not nnUNet_results.is_set():
-        raise PredictionError("nnUNet_results is not set; export it, or give the model folder with -m")
-    try:
-        folder = Path(get_output_folder(dataset, trainer, plans, configuration))
-    except RuntimeError as error:
-        raise PredictionError(f"data set {dataset}: {error}") from error
-    if not folder.is_dir():
-        raise PredictionError(f"{folder} does not exist; train it, or check -d, -tr, -p and -c")
-    return folder
-
-
-def load_checkpoint(path: Path) -> dict:
-    """Read a checkpoint without unpickling code. Raises PredictionError."""
-    if not path.is_file():
-        raise PredictionError(f"{path} does not exist; train that fold first, or name the folds that exist with -f")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise PredictionError(
-            f"{path} cannot be read as plain weights ({type(error).__name__}); it is damaged or not a checkpoint of a "
-            "MaleniaTrainer"
-        ) from error
-
-
-def find_folds(model_folder: Path, checkpoint_name: str) -> list[str]:
-    """Folds of a model folder that hold the checkpoint, in order; `all` only if there is no other."""
-    found = sorted(path.parent.name.removeprefix("fold_") for path in model_folder.glob(f"fold_*/{checkpoint_name}"))
-    return [fold for fold in found if fold != "all"] or found
-
-
-def find_cases(source: Path, file_ending: str, num_channels: int) -> dict[str, list[str]]:
-    """Case id -> one file a channel, from a folder or a single file.
-
-    nnU-Net's names (CASE_0000.nii.gz, ...) are taken as they are; with one channel, so are plain ones (CASE.nii.gz).
-    Raises PredictionError for a folder without images, a missing channel or two files of one case.
-    """
-    if not source.exists():
-        raise PredictionError(f"{source} does not exist; -i takes a folder of images or one image")
-    files = sorted(source.iterdir()) if source.is_dir() else [source]
-    files = [file for file in files if file.name.endswith(file_ending) and not file.name.startswith(".")]
-    if not files:
-        raise PredictionError(f"{source} holds no {file_ending} file; the model was trained on {file_ending} images")
-    cases: dict[str, dict[int, str]] = {}
-    for file in files:
-        stem = file.name.removesuffix(file_ending)
-        name, _, digits = stem.rpartition("_")
-        numbered = bool(name) and len(digits) == 4 and digits.isdigit()
-        if not numbered and num_channels > 1:
-            raise PredictionError(f"{file} lacks a channel number; name it like {stem}_0000{file_ending}")
-        case_id, channel = (name, int(digits)) if numbered else (stem, 0)
-        if channel in cases.setdefault(case_id, {}):
-            raise PredictionError(f"{file} and {cases[case_id][channel]} are the same case {case_id}; keep one of them")
-        cases[case_id][channel] = str(file)
-    for case_id, channels in cases.items():
-        if sorted(channels) != list(range(num_channels)):
-            raise PredictionError(
-                f"{source}: case {case_id} has channels {sorted(channels)}, the model needs {list(range(num_channels))}"
-            )
-    return {case_id: [channels[i] for i in range(num_channels)] for case_id, channels in cases.items()}
-
-
-def is_seen(name: str, plans: MaleniaPlans) -> bool:
-    """Whether a lesion type, by name or alias, was among the training labels."""
-    table = clinical_knowledge_table()
-    names = {name.lower(), table.find(name)}
-    return any(label.lower() in names or table.find(label) in names - {None} for label in plans.lesions)
 
 
 class MaleniaPredictor(nnUNetPredictor):
     """nnU-Net's predictor, with an attribute table in place of the training labels."""
+
+    @classmethod
+    def from_model_folder(
+        cls,
+        folder: Path | str,
+        *,
+        folds: Sequence[int | str] | None = None,
+        checkpoint_name: str = "checkpoint_final.pth",
+        device: str | torch.device = "cuda",
+        tile_step_size: float = 0.5,
+        use_mirroring: bool = True,
+        show_progress: bool = False,
+    ) -> MaleniaPredictor:
+        """A predictor with the model of a folder that nnUNetv2_train made; folds: to ensemble, None for all.
+
+        Raises PredictionError when the folder is not of a MaleniaTrainer or holds no trained fold.
+        """
+        predictor = cls(
+            tile_step_size=tile_step_size,
+            use_mirroring=use_mirroring,
+            device=torch.device(device),
+            allow_tqdm=show_progress,
+        )
+        predictor.initialize_from_trained_model_folder(str(folder), folds, checkpoint_name)
+        return predictor
 
     def initialize_from_trained_model_folder(
         self,
@@ -137,27 +91,31 @@ class MaleniaPredictor(nnUNetPredictor):
         folds = list(use_folds) if use_folds is not None else find_folds(folder, checkpoint_name)
         if not folds:
             raise PredictionError(f"{folder} has no fold_X/{checkpoint_name}; train one first, or choose -chk")
-        checkpoints = [load_checkpoint(folder / f"fold_{fold}" / checkpoint_name) for fold in folds]
+        paths = [folder / f"fold_{fold}" / checkpoint_name for fold in folds]
+        checkpoints = [load_checkpoint(path) for path in paths]
+        self.model_files = {
+            path.relative_to(folder).as_posix(): sha256_of(path) for path in (folder / "plans.json", *paths)
+        }
         self.malenia_plans = MaleniaPlans.model_validate(plans["malenia"])
-        self.model_folder, self.folds = folder, folds
+        self.model_folder = folder
         self.plans_manager = PlansManager(plans)
         self.dataset_json = load_json(str(folder / "dataset.json"))
         self.trainer_name = checkpoints[0]["trainer_name"]
         self.configuration_manager = self.plans_manager.get_configuration(checkpoints[0]["init_args"]["configuration"])
-        self.allowed_mirroring_axes = checkpoints[0]["inference_allowed_mirroring_axes"]
+        self.trained_mirroring_axes = checkpoints[0]["inference_allowed_mirroring_axes"]
         self.list_of_parameters = [checkpoint["network_weights"] for checkpoint in checkpoints]
         self.label_manager = self.plans_manager.get_label_manager(self.dataset_json)
         self.num_channels = determine_num_input_channels(
             self.plans_manager, self.configuration_manager, self.dataset_json
         )
-        self.network = recursive_find_trainer_class_by_name(self.trainer_name).build_network_architecture(
+        self.net = recursive_find_trainer_class_by_name(self.trainer_name).build_network_architecture(
             self.plans_manager,
             self.configuration_manager,
             self.num_channels,
             self.label_manager.num_segmentation_heads,
             enable_deep_supervision=False,
         )
-        self.network.load_state_dict(self.list_of_parameters[0])
+        self.net.load_state_dict(self.list_of_parameters[0])
 
     def ask(self, table: AttributeTable, encoder: Callable[[], TextEncoder] = minilm_encoder) -> None:
         """Set the questions: one query for each lesion type of the table, in its order.
@@ -166,84 +124,128 @@ class MaleniaPredictor(nnUNetPredictor):
         be the one that the model was trained with. Raises PredictionError for two types with one file name.
         """
         self.queries: list[LesionQuery] = queries(table)
-        names = [file_name(query.name).lower() for query in self.queries]
-        for name in names:
-            if names.count(name) > 1:
-                clash = [query.name for query, other in zip(self.queries, names, strict=True) if other == name]
-                raise PredictionError(f"lesion types {clash} would be written to one file {name}; rename one of them")
+        check_file_names(self.queries)
         self.seen = [is_seen(query.name, self.malenia_plans) for query in self.queries]
         stored = EmbeddingBank(
             phrases=self.malenia_plans.phrases,
-            vectors=self.network.phrase_vectors.numpy(),
+            vectors=self.net.phrase_vectors.cpu().numpy(),
             fingerprint=self.malenia_plans.encoder,
         )
-        asked = [list(query.attributes.phrases()) for query in self.queries]
-        trained = self.malenia_plans.trained_phrases()  # what an asked phrase is weighed against
-        needed = dict.fromkeys([*trained, *(phrase for phrases in asked for phrase in phrases)])
-        bank = embed_phrases(list(needed), stored, encoder)
-        asked_and_rival = [
-            [(phrase in phrases, phrase in trained and is_rival(phrase, phrases)) for phrase in bank.phrases]
-            for phrases in asked
-        ]
-        is_asked, speaks_against = torch.tensor(asked_and_rival, dtype=torch.bool).unbind(-1)
-        aspects = torch.tensor([ASPECTS.index(aspect) for aspect, _ in bank.phrases], dtype=torch.int64)
-        if has_laterality(query.attributes for query in self.queries) and self.allowed_mirroring_axes is not None:
+        self.network = QueryNetwork(self.net, *query_tensors(self.queries, self.malenia_plans, stored, encoder))
+        self.label_manager = QueryLabelManager(len(self.queries))
+        self.allowed_mirroring_axes = self.trained_mirroring_axes
+        if has_laterality(query.attributes for query in self.queries) and self.trained_mirroring_axes is not None:
             reader = self.plans_manager.image_reader_writer_class.__name__
             self.allowed_mirroring_axes = (
-                axes_without_left_right(self.allowed_mirroring_axes, reader, self.plans_manager.transpose_forward)
+                axes_without_left_right(self.trained_mirroring_axes, reader, self.plans_manager.transpose_forward)
                 or None
             )
-        vectors = torch.from_numpy(np.array(bank.vectors))
-        self.network = QueryNetwork(self.network, vectors, aspects, is_asked, speaks_against)
-        self.label_manager = QueryLabelManager(len(self.queries))
+
+    def predict(
+        self,
+        image: Path | str | np.ndarray | Sequence[Path | str | np.ndarray],
+        attributes: AttributeTable,
+        *,
+        affine: np.ndarray | None = None,
+        options: OutputOptions = OutputOptions(),  # noqa: B008 - frozen
+    ) -> Prediction:
+        """Ask for the lesion types of a table in one image; of `options`, threshold and min_volume_ml count.
+
+        image: a file or DICOM folder, or an array (X, Y, Z) with its affine (4, 4), x, y, z to RAS millimetres, both as
+        nibabel gives them; a sequence of these, one a channel, for models that need several. Raises InputError for an
+        image that cannot be used, and what `ask` raises.
+        """
+        self.ask(attributes)
+        images = [image] if isinstance(image, (str, Path, np.ndarray)) else list(image)
+        return predict_images(self, images, affine, options)
+
+    @property
+    def preparation(self) -> Preparation:
+        return Preparation(self.plans_manager, self.configuration_manager, self.dataset_json, self.num_channels)
+
+    def settings(self, options: OutputOptions) -> dict[str, Any]:
+        """All that an answer depends on, but for the image: what is asked, of which weights, and how."""
+        return {
+            "trainer": self.trainer_name,
+            "model_files_sha256": self.model_files,
+            "text_encoder": self.malenia_plans.encoder,
+            "tile_step_size": self.tile_step_size,
+            "mirroring_axes": list(self.allowed_mirroring_axes or ()) if self.use_mirroring else [],
+            "queries": [query.model_dump(mode="json") for query in self.queries],
+            "options": asdict(options),
+            "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2")},
+        }
 
     def predict_cases(
         self,
         source: Path,
         output_folder: Path,
+        options: OutputOptions = OutputOptions(),  # noqa: B008 - frozen
         *,
-        save_masks: bool = False,
+        overwrite: bool = True,
+        num_parts: int = 1,
+        part_id: int = 0,
         num_processes_preprocessing: int = 3,
         num_processes_export: int = 3,
-    ) -> list[str]:
-        """Answer the queries for each case of `source` and write the results -> case ids.
+        arguments: Mapping[str, Any] | None = None,
+    ) -> RunRecord:
+        """Answer the queries for each case of `source` and write the results; what each case came to is returned.
 
-        The model is loaded once; images are preprocessed and results exported in nnU-Net's background processes.
+        With overwrite=False, answers of an earlier run that still hold are kept. Of num_parts runs side by side, this
+        is number part_id, from 0. arguments: for run.json, as the user gave them. A case that fails does not stop the
+        others. Raises PredictionError, with nothing written, when source or output folder cannot be meant.
         """
         ending = self.dataset_json["file_ending"]
-        cases = find_cases(source, ending, self.num_channels)
+        found = find_cases(source, ending, self.num_channels)
+        folder = source if source.is_dir() else source.parent
+        if output_folder.resolve() == folder.resolve():
+            raise PredictionError(f"{output_folder} holds the images, which results could overwrite; choose another -o")
+        check_no_other_questions(output_folder, list(found.files), [query.name for query in self.queries])
+        record = RunRecord(
+            model_folder=str(self.model_folder.resolve()),
+            settings=self.settings(options),
+            arguments=dict(arguments or {}),
+            device=self.device.type,
+            part_id=part_id,
+            num_parts=num_parts,
+            ignored_files=found.ignored,
+            started=now(),
+        )
         output_folder.mkdir(parents=True, exist_ok=True)
-        write_json(output_folder / "queries.json", {
+        write_json(output_folder / "queries.json", self._queries_content())
+        files = RunFiles(output_folder, record)
+        todo = {}
+        for case_id, channels in list(found.files.items())[part_id::num_parts]:
+            standing = None if overwrite else standing_answer(output_folder, case_id, channels, record.asked_sha256)
+            if standing is None:
+                todo[case_id] = channels
+            else:
+                files.add(case_id, skipped(standing), standing)
+        answered = answer_cases(
+            todo,
+            self.preparation,
+            self.predict_logits_from_preprocessed_data,
+            CaseExport(self.plans_manager, self.configuration_manager, self.queries, self.seen, options, output_folder,
+                       ending, record.asked_sha256),
+            files,
+            num_processes_preprocessing=num_processes_preprocessing,
+            num_processes_export=num_processes_export,
+        )  # fmt: skip
+        for _ in tqdm(answered, total=len(todo), desc="cases", disable=not self.allow_tqdm):
+            pass
+        files.finish()
+        return record
+
+    def _queries_content(self) -> dict[str, Any]:
+        """queries.json: what the numbers in a label map stand for."""
+        return {
             "queries": [
-                {"id": i + 1, "name": query.name, "seen_in_training": seen,
-                 "attributes": {aspect: list(values) for aspect, values in query.attributes.stated.items()}}
+                {
+                    "id": i + 1,
+                    "name": query.name,
+                    "seen_in_training": seen,
+                    "attributes": {aspect: list(values) for aspect, values in query.attributes.stated.items()},
+                }
                 for i, (query, seen) in enumerate(zip(self.queries, self.seen, strict=True))
-            ],
-        })  # fmt: skip
-        write_json(
-            output_folder / "run.json",
-            {
-                "model_folder": str(self.model_folder.resolve()),
-                "trainer": self.trainer_name,
-                "folds": [str(fold) for fold in self.folds],
-                "text_encoder": self.malenia_plans.encoder,
-                "tile_step_size": self.tile_step_size,
-                "mirroring_axes": list(self.allowed_mirroring_axes or ()) if self.use_mirroring else [],
-                "device": self.device.type,
-                "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2", "torch")},
-            },
-        )
-        items = self._internal_get_data_iterator_from_lists_of_filenames(
-            list(cases.values()), [None] * len(cases), list(cases), num_processes_preprocessing
-        )
-        with multiprocessing.get_context("spawn").Pool(num_processes_export) as pool:
-            pending = []
-            for item in tqdm(items, total=len(cases), desc="cases", disable=not self.allow_tqdm):
-                logits = self.predict_logits_from_preprocessed_data(item["data"]).cpu().numpy()
-                pending.append(pool.apply_async(export_case, (
-                    logits, item["data_properties"], self.configuration_manager, self.plans_manager, self.queries,
-                    self.seen, output_folder, item["ofile"], ending, save_masks,
-                )))  # fmt: skip
-            for job in tqdm(pending, desc="files", disable=not self.allow_tqdm):
-                job.get()
-        return list(cases)
+            ]
+        }

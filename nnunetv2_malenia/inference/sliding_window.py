@@ -51,11 +51,6 @@ class QueryLabelManager(LabelManager):
     def num_segmentation_heads(self) -> int:
         return len(self.foreground_labels)
 
-    def convert_probabilities_to_segmentation(self, predicted_probabilities: Tensor) -> Tensor:
-        """(Q, Z, Y, X) in [0, 1] -> label map: the most probable query where it exceeds 0.5, else 0."""
-        best, query = predicted_probabilities.max(0)
-        return torch.where(best > 0.5, query + 1, 0)
-
     def revert_cropping_on_probabilities(
         self, predicted_probabilities: Tensor, bbox: Any, original_shape: Any
     ) -> Tensor:

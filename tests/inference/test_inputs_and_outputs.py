@@ -1,12 +1,10 @@
-import numpy as np
 import pytest
 import torch
 
-from nnunetv2_malenia.attributes.schema import AspectValues, LesionQuery
-from nnunetv2_malenia.inference.export import file_name, write_json, write_whole
-from nnunetv2_malenia.inference.findings import measure
-from nnunetv2_malenia.inference.predictor import PredictionError, find_cases, find_folds, load_checkpoint
+from nnunetv2_malenia.inference.cases import find_cases
+from nnunetv2_malenia.inference.model_folder import PredictionError, find_folds, load_checkpoint
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager
+from nnunetv2_malenia.inference.whole_files import file_name, write_json, write_whole
 
 
 def touch(folder, *names):
@@ -16,27 +14,28 @@ def touch(folder, *names):
 
 
 def test_nnunets_names_and_plain_names_are_both_cases(tmp_path):
-    touch(tmp_path, "a_0000.nii.gz", "b.nii.gz", "c_2020.txt", ".hidden.nii.gz")
-    assert {case: len(files) for case, files in find_cases(tmp_path, ".nii.gz", 1).items()} == {"a": 1, "b": 1}
+    touch(tmp_path, "a_0000.nii.gz", "b.nii.gz", "c_2020.txt", "D.NII.GZ", ".hidden.nii.gz")
+    found = find_cases(tmp_path, ".nii.gz", 1)
+    assert {case: list(files) for case, files in found.files.items()} == {"a": [0], "b": [0]}
+    assert found.ignored == [".hidden.nii.gz", "D.NII.GZ", "c_2020.txt"]
 
 
 def test_one_file_is_one_case(tmp_path):
     touch(tmp_path, "a_0000.nii.gz", "b_0000.nii.gz")
-    assert list(find_cases(tmp_path / "b_0000.nii.gz", ".nii.gz", 1)) == ["b"]
+    assert list(find_cases(tmp_path / "b_0000.nii.gz", ".nii.gz", 1).files) == ["b"]
 
 
-def test_channels_come_in_order(tmp_path):
-    touch(tmp_path, "a_0001.nii.gz", "a_0000.nii.gz")
-    (files,) = find_cases(tmp_path, ".nii.gz", 2).values()
-    assert [file[-11:-7] for file in files] == ["0000", "0001"]
+def test_a_case_has_its_channels_by_number(tmp_path):
+    touch(tmp_path, "a_0001.nii.gz", "a_0000.nii.gz", "b_0002.nii.gz")
+    found = find_cases(tmp_path, ".nii.gz", 2).files
+    assert {number: path.name for number, path in found["a"].items()} == {0: "a_0000.nii.gz", 1: "a_0001.nii.gz"}
+    assert list(found["b"]) == [2]
 
 
 @pytest.mark.parametrize(
     ("names", "channels", "said"),
     [
         ((), 1, "holds no .nii.gz file"),
-        (("a_0000.nii.gz",), 2, r"case a has channels \[0\], the model needs \[0, 1\]"),
-        (("a_0001.nii.gz",), 1, r"case a has channels \[1\]"),
         (("a.nii.gz",), 2, "lacks a channel number"),
         (("a.nii.gz", "a_0000.nii.gz"), 1, "are the same case a"),
     ],
@@ -66,12 +65,6 @@ def test_a_checkpoint_cannot_run_code(tmp_path, capsys):
     assert "ran" not in capsys.readouterr().out
 
 
-def test_the_label_map_takes_the_most_probable_query_above_one_half():
-    probabilities = torch.tensor([[0.6, 0.2, 0.9, 0.5], [0.7, 0.4, 0.1, 0.5]])[:, None, None]
-    label_map = QueryLabelManager(2).convert_probabilities_to_segmentation(probabilities)
-    assert label_map.flatten().tolist() == [2, 0, 1, 0]
-
-
 def test_one_query_is_enough_for_a_label_manager():
     manager = QueryLabelManager(1)
     assert manager.num_segmentation_heads == 1
@@ -85,16 +78,6 @@ def test_outside_the_crop_nothing_is_probable():
     assert full.shape == (1, 4, 2, 3)
     assert full.sum() == 2
     assert full[0, 1:3, 0, 2].tolist() == [1, 1]
-
-
-def test_findings_measure_each_query_on_its_own():
-    probabilities = np.zeros((2, 2, 2, 2))
-    probabilities[0, 0] = 0.75
-    probabilities[1, 0, 0, 0] = 0.25
-    queries = [LesionQuery(name=name, attributes=AspectValues(density="hypodense")) for name in ("a", "b")]
-    first, second = measure(queries, [True, False], probabilities, (10.0, 5.0, 2.0))
-    assert (first.volume_ml, first.presence_score, first.seen_in_training) == (pytest.approx(0.4), 0.75, True)
-    assert (second.volume_ml, second.presence_score, second.query_id) == (0, 0.25, 2)
 
 
 @pytest.mark.parametrize(

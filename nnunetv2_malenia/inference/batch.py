@@ -1,0 +1,161 @@
+"""Many cases: preprocessing and export in background processes, each case on its own."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnunetv2_malenia.inference.export import CaseExport, remove_outputs
+from nnunetv2_malenia.inference.input_checks import InputError
+from nnunetv2_malenia.inference.preparation import Preparation, PreparedCase
+from nnunetv2_malenia.inference.run_record import CaseRecord, RunFiles, now
+
+_log = logging.getLogger(__name__)
+
+
+class Workers:
+    """Background processes. When one dies, all work under way is lost, and what comes later gets new processes.
+
+    With 0 of them, work is done here and now.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._executor = self._start() if number else None
+
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.number, mp_context=multiprocessing.get_context("spawn"))
+
+    def submit(self, function: Callable, *arguments: Any) -> Future:
+        if self._executor is None:
+            return _done(function, *arguments)
+        try:
+            return self._executor.submit(function, *arguments)
+        except BrokenProcessPool:
+            self._executor.shutdown(wait=False)
+            self._executor = self._start()
+            return self._executor.submit(function, *arguments)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+
+def _done(function: Callable, *arguments: Any) -> Future:
+    future: Future = Future()
+    try:
+        future.set_result(function(*arguments))
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+def answer_cases(
+    cases: Mapping[str, Mapping[int, Path]],
+    prepare: Preparation,
+    predict_logits: Callable[[torch.Tensor], torch.Tensor],
+    export: CaseExport,
+    files: RunFiles,
+    *,
+    num_processes_preprocessing: int,
+    num_processes_export: int,
+) -> Iterator[str]:
+    """Answer case by case, note each in `files`, and yield the id of each that has left the network.
+
+    Whatever goes wrong with a case is noted as its failure, and the next one comes. At most as many cases as there are
+    processes wait in memory, before the network and after it.
+    """
+    ended: deque[tuple[str, PreparedCase, datetime, Future]] = deque()
+    with Workers(num_processes_preprocessing) as preparing, Workers(num_processes_export) as exporting:
+
+        def collect() -> None:
+            case_id, case, started, job = ended.popleft()
+            try:
+                findings = job.result()
+            except Exception as error:
+                _fail(files, export, case_id, case, started, error)
+            else:
+                files.add(case_id, _record("DONE", case, started), findings)
+
+        for case_id, started, job in _ahead(preparing, cases, prepare, export):
+            case = PreparedCase()
+            try:
+                case = _result(job, preparing, prepare, cases[case_id])
+                if case.fault is not None:
+                    raise InputError(case.fault)
+                logits = predict_logits(torch.from_numpy(case.data)).cpu().numpy()
+                case = replace(case, data=None)  # the image is not needed any more
+                ended.append((case_id, case, started, exporting.submit(export, case_id, case, logits)))
+            except Exception as error:
+                _fail(files, export, case_id, case, started, error)
+            yield case_id
+            while len(ended) > num_processes_export:
+                collect()
+        while ended:
+            collect()
+
+
+def _result(job: Future, workers: Workers, function: Callable, *arguments: Any) -> Any:
+    """What a job gave; where a process died, that of a second try, so that one case does not fail its neighbours."""
+    try:
+        return job.result()
+    except BrokenProcessPool:
+        return workers.submit(function, *arguments).result()
+
+
+def _ahead(
+    workers: Workers, cases: Mapping[str, Mapping[int, Path]], prepare: Preparation, export: CaseExport
+) -> Iterator[tuple[str, datetime, Future]]:
+    """Start preparing cases before they are asked for; what an earlier run left of them goes first."""
+    jobs: deque[tuple[str, datetime, Future]] = deque()
+    for case_id, channels in cases.items():
+        remove_outputs(export.output_folder, case_id, export.file_ending)
+        jobs.append((case_id, now(), workers.submit(prepare, channels)))
+        if len(jobs) > workers.number:
+            yield jobs.popleft()
+    yield from jobs
+
+
+def _fail(
+    files: RunFiles, export: CaseExport, case_id: str, case: PreparedCase, started: datetime, error: Exception
+) -> None:
+    remove_outputs(export.output_folder, case_id, export.file_ending)  # a process that died had no time to
+    files.add(case_id, _record("FAILED", case, started, reason_of(error)))
+    if not isinstance(error, (InputError, OSError, BrokenProcessPool, torch.OutOfMemoryError)):
+        _log.error("case %s", case_id, exc_info=error)
+
+
+def reason_of(error: Exception) -> str:
+    """An exception as the one line that run.json keeps."""
+    text = " ".join(str(error).split())
+    if isinstance(error, BrokenProcessPool):
+        return "a background process died, most likely for lack of memory; try -npp 1 -nps 1 with --continue_prediction"
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the device has too little memory for this case; try -device cpu"
+    if isinstance(error, (InputError, OSError)):
+        return text
+    return f"unexpected {type(error).__name__}: {text}"
+
+
+def _record(state: str, case: PreparedCase, started: datetime, reason: str | None = None) -> CaseRecord:
+    return CaseRecord(
+        state=state,
+        reason=reason,
+        warnings=tuple(case.warnings),
+        inputs=case.inputs,
+        started=started,
+        finished=now(),
+    )

@@ -1,0 +1,58 @@
+"""What is read of a trained model: nnU-Net's folder, its folds, and checkpoints that cannot run code."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import torch
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+
+class PredictionError(ValueError):
+    """A model or an input that cannot be used; the message is one line: what is wrong, where, what to do."""
+
+
+def set_up_device(name: str) -> torch.device:
+    """The device, with threads set as nnUNetv2_predict sets them. Raises PredictionError if there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise PredictionError("no CUDA device was found; choose another with -device cpu or -device mps")
+    if name == "cpu":
+        torch.set_num_threads(multiprocessing.cpu_count())
+    elif name == "cuda":
+        torch.set_num_threads(1)
+        torch.set_num_interop_threads(1)
+    return torch.device(name)
+
+
+def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> Path:
+    """nnU-Net's folder for a trained model. Raises PredictionError when nnUNet_results does not have it."""
+    if not nnUNet_results.is_set():
+        raise PredictionError("nnUNet_results is not set; export it, or give the model folder with -m")
+    try:
+        folder = Path(get_output_folder(dataset, trainer, plans, configuration))
+    except RuntimeError as error:
+        raise PredictionError(f"data set {dataset}: {error}") from error
+    if not folder.is_dir():
+        raise PredictionError(f"{folder} does not exist; train it, or check -d, -tr, -p and -c")
+    return folder
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Read a checkpoint without unpickling code. Raises PredictionError."""
+    if not path.is_file():
+        raise PredictionError(f"{path} does not exist; train that fold first, or name the folds that exist with -f")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise PredictionError(
+            f"{path} cannot be read as plain weights ({type(error).__name__}); it is damaged or not a checkpoint of a "
+            "MaleniaTrainer"
+        ) from error
+
+
+def find_folds(model_folder: Path, checkpoint_name: str) -> list[str]:
+    """Folds of a model folder that hold the checkpoint, in order; `all` only if there is no other."""
+    found = sorted(path.parent.name.removeprefix("fold_") for path in model_folder.glob(f"fold_*/{checkpoint_name}"))
+    return [fold for fold in found if fold != "all"] or found

@@ -1,0 +1,80 @@
+"""One image, asked from Python: arrays in, arrays out, through the same steps as files."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from nnunetv2_malenia.inference.export import OutputOptions, image_probabilities
+from nnunetv2_malenia.inference.findings import LesionFinding
+from nnunetv2_malenia.inference.geometry import affine_of
+from nnunetv2_malenia.inference.input_checks import InputError
+from nnunetv2_malenia.inference.lesions import find_lesions, label_map
+
+if TYPE_CHECKING:
+    from nnunetv2_malenia.inference.predictor import MaleniaPredictor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answers for one image; arrays are in the image's own axis order, x, y, z, as nibabel gives it.
+
+    probabilities (Q, X, Y, Z) float32 in [0, 1]; masks (Q, X, Y, Z) bool; label_map (X, Y, Z) integer: 0, or the
+    query's id, from 1; affine (4, 4): x, y, z to RAS millimetres; findings: one for each query; warnings: what was odd
+    about the image.
+    """
+
+    probabilities: np.ndarray
+    masks: np.ndarray
+    label_map: np.ndarray
+    affine: np.ndarray
+    findings: list[LesionFinding]
+    warnings: list[str]
+
+
+def predict_images(
+    predictor: MaleniaPredictor, images: list[Path | np.ndarray], affine: np.ndarray | None, options: OutputOptions
+) -> Prediction:
+    """The predictor's answers for one case. images: one a channel; affine is that of arrays. Raises InputError."""
+    with tempfile.TemporaryDirectory(prefix="malenia_") as folder:
+        files = {i: _as_file(image, affine, Path(folder) / f"image_{i}.nii") for i, image in enumerate(images)}
+        case = predictor.preparation(files)
+        if case.fault is not None:
+            raise InputError(case.fault)
+    logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(case.data)).cpu().numpy()
+    probabilities = image_probabilities(
+        logits, case.properties, predictor.plans_manager, predictor.configuration_manager
+    )
+    read_affine, stored_affine = affine_of(case.properties), case.properties["stored_affine"]
+    masks, findings = find_lesions(
+        predictor.queries, predictor.seen, probabilities, read_affine,
+        threshold=options.threshold, min_volume_ml=options.min_volume_ml,
+    )  # fmt: skip
+    to_stored = nib.orientations.ornt_transform(nib.io_orientation(read_affine), nib.io_orientation(stored_affine))
+
+    def as_stored(array: np.ndarray) -> np.ndarray:
+        return nib.orientations.apply_orientation(array.transpose(2, 1, 0), to_stored)
+
+    return Prediction(
+        probabilities=np.stack([as_stored(each) for each in probabilities]),
+        masks=np.stack([as_stored(each) for each in masks]),
+        label_map=as_stored(label_map(masks, probabilities)),
+        affine=stored_affine,
+        findings=findings,
+        warnings=case.warnings,
+    )
+
+
+def _as_file(image: Path | np.ndarray, affine: np.ndarray | None, path: Path) -> Path:
+    if isinstance(image, (str, Path)):
+        return Path(image)
+    if affine is None:
+        raise InputError("an array needs its place in the patient: give affine, (4, 4), x, y, z to RAS millimetres")
+    nib.save(nib.Nifti1Image(np.asarray(image, dtype=np.float32), affine), path)
+    return path

@@ -1,0 +1,122 @@
+"""What a run did, case by case, and which answers of an earlier one still stand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from nnunetv2_malenia.inference.export import read_findings
+from nnunetv2_malenia.inference.findings import CaseFindings, findings_csv
+from nnunetv2_malenia.inference.input_checks import sha256_of
+from nnunetv2_malenia.inference.model_folder import PredictionError
+from nnunetv2_malenia.inference.whole_files import write_text
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+class CaseRecord(BaseModel):
+    """DONE: answered in this run; SKIPPED: an earlier answer was checked and stands; FAILED: see reason, no output."""
+
+    state: Literal["DONE", "FAILED", "SKIPPED"]
+    reason: str | None = None
+    warnings: tuple[str, ...] = ()
+    inputs: dict[str, str] = Field(default={}, description="Image file -> SHA-256.")
+    started: datetime
+    finished: datetime
+
+
+class RunRecord(BaseModel):
+    """run.json. finished is null until the run has ended by itself; cases that were not reached are not listed."""
+
+    model_folder: str
+    settings: dict[str, Any] = Field(description="All that an answer depends on, but for the image.")
+    arguments: dict[str, Any]
+    device: str
+    part_id: int
+    num_parts: int
+    ignored_files: list[str]
+    started: datetime
+    finished: datetime | None = None
+    cases: dict[str, CaseRecord] = {}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Case id -> why."""
+        return {case_id: case.reason or "" for case_id, case in self.cases.items() if case.state == "FAILED"}
+
+    @property
+    def asked_sha256(self) -> str:
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+
+
+class RunFiles:
+    """run.json and findings.csv, or run_part_0_of_2.json and its like: parts run side by side, each with its own."""
+
+    def __init__(self, output_folder: Path, record: RunRecord) -> None:
+        part = f"_part_{record.part_id}_of_{record.num_parts}" if record.num_parts > 1 else ""
+        self.record = record
+        self._json, self._csv = output_folder / f"run{part}.json", output_folder / f"findings{part}.csv"
+        self._findings: list[CaseFindings] = []
+        for pattern in ("run{}.json", "findings{}.csv"):  # of runs that were divided otherwise tell of nothing here
+            for path in output_folder.glob(pattern.format("" if part else "_part_*_of_*")):
+                path.unlink(missing_ok=True)
+        self._csv.unlink(missing_ok=True)
+        self._write()
+
+    def add(self, case_id: str, case: CaseRecord, findings: CaseFindings | None = None) -> None:
+        """Note how a case ended; run.json is up to date from then on."""
+        self.record.cases[case_id] = case
+        if findings:
+            self._findings.append(findings)
+        self._write()
+
+    def finish(self) -> None:
+        write_text(self._csv, findings_csv(sorted(self._findings, key=lambda findings: findings.case)))
+        self.record.finished = now()
+        self._write()
+
+    def _write(self) -> None:
+        write_text(self._json, self.record.model_dump_json(indent=2) + "\n")
+
+
+def standing_answer(
+    output_folder: Path, case_id: str, channels: Mapping[int, Path], asked_sha256: str
+) -> CaseFindings | None:
+    """An earlier run's findings for a case, if they still hold; else None.
+
+    They do when the same was asked of the same image, and every file that they list is there with the same content.
+    """
+    findings = read_findings(output_folder / f"{case_id}.json")
+    if findings is None or findings.asked_sha256 != asked_sha256:
+        return None
+    outputs = {output_folder / name: digest for name, digest in findings.outputs.items()}
+    if not all(path.is_file() and sha256_of(path) == digest for path, digest in outputs.items()):
+        return None
+    return findings if findings.inputs == {path.name: sha256_of(path) for path in channels.values()} else None
+
+
+def skipped(findings: CaseFindings) -> CaseRecord:
+    """The record of a case whose earlier answer stands."""
+    time = now()
+    return CaseRecord(state="SKIPPED", warnings=findings.warnings, inputs=findings.inputs, started=time, finished=time)
+
+
+def check_no_other_questions(output_folder: Path, cases: Sequence[str], queries: Sequence[str]) -> None:
+    """Raise PredictionError where answers to other queries lie, of cases that this run will not write anew.
+
+    Their label maps have other numbers than the queries.json that this run writes.
+    """
+    for path in sorted(output_folder.glob("*.json")):
+        findings = None if path.stem in cases else read_findings(path)
+        if findings and [answer.name for answer in findings.findings] != list(queries):
+            raise PredictionError(
+                f"{path} answers other queries than this run's; choose another folder with -o, or remove it"
+            )
