@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-from nnunetv2_malenia.attributes.schema import LesionQuery
+from nnunetv2_malenia.attributes.schema import LesionQuery, file_name
 from nnunetv2_malenia.inference.findings import measure
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager
 
@@ -29,11 +28,6 @@ def write_whole(path: Path, write: Callable[[str], object]) -> None:
 
 def write_json(path: Path, content: object) -> None:
     write_whole(path, lambda name: Path(name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8"))
-
-
-def file_name(query_name: str) -> str:
-    """A query's name as part of a file name: letters, digits, dot, dash and underscore only."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", query_name).strip("._") or "query"
 
 
 def export_case(

@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from nnunetv2_malenia.attributes.bank import EmbeddingBank, embed_phrases
 from nnunetv2_malenia.attributes.plans import MaleniaPlans, is_rival
-from nnunetv2_malenia.attributes.schema import ASPECTS, AttributeTable, LesionQuery, has_laterality
+from nnunetv2_malenia.attributes.schema import ASPECTS, AttributeTable, LesionQuery, file_name, has_laterality
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, queries
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
-from nnunetv2_malenia.inference.export import export_case, file_name, write_json
+from nnunetv2_malenia.inference.export import export_case, write_json
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager, QueryNetwork
 from nnunetv2_malenia.network.mirroring import axes_without_left_right
 

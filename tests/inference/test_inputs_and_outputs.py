@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_malenia.attributes.schema import AspectValues, LesionQuery
-from nnunetv2_malenia.inference.export import file_name, write_json, write_whole
+from nnunetv2_malenia.attributes.schema import AspectValues, LesionQuery, file_name
+from nnunetv2_malenia.inference.export import write_json, write_whole
 from nnunetv2_malenia.inference.findings import measure
 from nnunetv2_malenia.inference.predictor import PredictionError, find_cases, find_folds, load_checkpoint
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager
