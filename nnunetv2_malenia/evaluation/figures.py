@@ -36,7 +36,11 @@ def plot_dsc(summary: Summary, scores: Sequence[TypeScore], path: Path) -> None:
         if group.dsc.mean is not None:
             axes.axvline(group.dsc.mean, color=_COLOURS[group.seen], linewidth=1, linestyle="--", zorder=0)
     axes.set_yticks(range(len(names)), [f"{name} ({len(values)})" for name, values in zip(names, by_type, strict=True)])
-    axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5), xlabel="DSC (dashed: mean over types)")
+    axes.set(
+        xlim=(-0.02, 1.02),
+        ylim=(len(names) - 0.5, -0.5),
+        xlabel="DSC (dashed: mean over types; in brackets: cases that hold the type)",
+    )
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
     figure.savefig(path, dpi=150)

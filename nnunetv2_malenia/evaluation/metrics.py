@@ -11,7 +11,6 @@ from typing import NamedTuple
 import cc3d
 import numpy as np
 import surface_distance
-from scipy import ndimage
 from scipy.stats import rankdata
 
 CONNECTIVITY = 26  # voxels that share a corner are one lesion
@@ -95,8 +94,12 @@ def presence_auc(scores: Sequence[float], present: Sequence[bool]) -> float:
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
     """The smallest box that holds every voxel of a bool array, to crop with; a box of one voxel if there is none."""
-    found = ndimage.find_objects(mask.view(np.uint8))
-    return found[0] if found else (slice(0, 1),) * mask.ndim
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        places = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(places[0]), int(places[-1]) + 1) if places.size else slice(0, 1))
+    return tuple(box)
 
 
 def _check_same_shape(mask: np.ndarray, reference: np.ndarray) -> None:

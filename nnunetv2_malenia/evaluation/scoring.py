@@ -42,14 +42,16 @@ def score_case(case: Case, rules: ScoringRules) -> list[TypeScore]:
     Raises EvaluationError for a damaged file, or a reference with a value that its labels do not have.
     """
     reference = read_volume(case.reference)
-    if unknown := set(np.unique(reference.voxels).tolist()) - rules.known_values:
+    if unknown := set(np.unique(reference.voxels.ravel(order="K")).tolist()) - rules.known_values:
         raise EvaluationError(f"{case.reference}: value {min(unknown)} is not among the labels; check --labels")
-    predictions = {path: read_volume(path).voxels for path in set(case.predictions.values())}
-    scores = []
+    scores, path, voxels = [], None, None
     for each in rules.types:
-        if each.name in case.predictions:
-            voxels = predictions[case.predictions[each.name]]
-            scores += _score_type(each, voxels, reference, case.presence_scores.get(each.name), case.case_id, rules)
+        if each.name not in case.predictions:
+            continue
+        if case.predictions[each.name] != path:  # a label map is read once; of single masks one is held at a time
+            path = case.predictions[each.name]
+            voxels = read_volume(path).voxels
+        scores += _score_type(each, voxels, reference, case.presence_scores.get(each.name), case.case_id, rules)
     return scores
 
 
