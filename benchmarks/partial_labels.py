@@ -25,10 +25,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from nnunetv2_malenia.attributes.schema import file_name
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, read_table, write_table
 from nnunetv2_malenia.demo.run import PHANTOMS, PLANS, write_small_plans
 from nnunetv2_malenia.evaluation.metrics import dsc
-from nnunetv2_malenia.inference.export import file_name
 from nnunetv2_malenia.phantom import ORGANS, Phantom, make_phantom
 from nnunetv2_malenia.phantom.dataset import phantom_table
 

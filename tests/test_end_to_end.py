@@ -139,6 +139,22 @@ def test_zero_shot_prediction_writes_every_query_in_the_images_geometry(trained,
         assert 0 < finding["presence_score"] < 1
 
 
+def test_answers_can_be_evaluated_against_the_references(trained, tmp_path):
+    trained.ask(trained.raw / "imagesTs", tmp_path, "-m", trained.model, "--save_masks", "--disable_tta")
+    table = trained.run("malenia_evaluate", "-i", tmp_path, "-g", trained.raw / "labelsTs", "--labels",
+                        trained.raw / "labelsTs.json", "--attributes", trained.raw / "test_attributes.json",
+                        "-np", "1")  # fmt: skip
+    summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())
+    findings = json.loads((tmp_path / "phantom_test_0000.json").read_text())["findings"]
+    assert [(each["name"], each["seen"]) for each in summary["types"]] == [
+        *((name, True) for name in SEEN), *((name, False) for name in UNSEEN)]  # fmt: skip
+    for case, finding in zip(summary["cases"], findings, strict=True):
+        assert case["name"] == finding["name"]
+        assert case["volume_ml"] == pytest.approx(finding["volume_ml"], rel=1e-5)
+        assert case["presence_score"] == finding["presence_score"]
+    assert "| **mean, unseen** " in table
+
+
 def voxels_of(mask: nib.Nifti1Image) -> int:
     return int(np.asarray(mask.dataobj).sum())
 

@@ -26,6 +26,7 @@ __all__ = [
     "CaseEntry",
     "LesionEntry",
     "LesionQuery",
+    "file_name",
     "has_laterality",
     "lesion_key",
 ]
@@ -40,6 +41,11 @@ class AttributeTableError(ValueError):
 def lesion_key(name: str) -> str:
     """What two spellings of one lesion name share: kidney_tumour, Kidney Tumor and kidney-tumor have one key."""
     return loose_key(name).replace("tumour", "tumor")
+
+
+def file_name(query_name: str) -> str:
+    """A query's name as part of a file name: letters, digits, dot, dash and underscore only."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", query_name).strip("._") or "query"
 
 
 def _clean_text(text: str, limit: int) -> str:

@@ -8,16 +8,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import nibabel
-import numpy as np
-
 from nnunetv2_malenia.demo.phantom_dataset import ANY_LESION, write_any_lesion_dataset, write_phantom_dataset
-from nnunetv2_malenia.evaluation.zero_shot import TypeResult, evaluate_types, format_table
-from nnunetv2_malenia.inference.whole_files import file_name, write_json
+from nnunetv2_malenia.evaluation.comparison import EvaluationOptions
+from nnunetv2_malenia.evaluation.evaluate import Evaluation, evaluate_folder, write_evaluation
+from nnunetv2_malenia.inference.whole_files import write_json
 from nnunetv2_malenia.phantom import PhantomConfig, Scanner
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 
@@ -84,7 +81,7 @@ def run_demo(options: DemoOptions) -> None:
     _run("malenia_predict_zeroshot", "-i", raw / "imagesTs", "-o", predictions, "--attributes", raw / QUERY_TABLE,
          "-m", model, "-f", "0", "-device", options.device, "-npp", "1", "-nps", "1", "--save_masks", "--disable_tta",
          log=out / "predict.log", env=env)  # fmt: skip
-    results = _score(raw, lambda file, name: predictions / "masks" / _case_id(file) / f"{file_name(name)}.nii.gz")
+    results = _evaluate(raw, predictions)
     baseline = None
     if options.baseline:
         baseline_raw = out / "nnUNet_raw" / BASELINE_DATASET
@@ -97,19 +94,20 @@ def run_demo(options: DemoOptions) -> None:
         _run("nnUNetv2_predict_from_modelfolder", "-i", raw / "imagesTs", "-o", baseline_predictions,
              "-m", baseline_model, "-f", "0", "-device", options.device, "-npp", "1", "-nps", "1", "--disable_tta",
              log=out / "predict_any_lesion.log", env=env)  # fmt: skip
-        labels = json.loads((baseline_predictions / "dataset.json").read_text())["labels"]
-        baseline = _score(raw, lambda file, name: baseline_predictions / file.name, labels[ANY_LESION])
+        baseline = _evaluate(raw, baseline_predictions, any_lesion=ANY_LESION, oracle=True, unseen=UNSEEN)
     write_json(out / "results.json", {
         "data": "phantoms; not clinical",
         "options": {**asdict(options), "output_folder": None},
         "epochs": epochs,
-        "malenia": [result.to_dict() for result in results],
-        "any_lesion": [result.to_dict() for result in baseline] if baseline else None,
+        "malenia": _figures(results),
+        "any_lesion": _figures(baseline) if baseline else None,
     })  # fmt: skip
-    print("\nHeld-out phantoms (not clinical data). DSC: mean over the cases that hold the type.")
-    print("ml: mean volume that asking for the type returns, in cases that hold it and in cases that do not.\n")
-    print(format_table(results, baseline))
-    print(f"\nLabel maps, masks and findings: {predictions}\nScores: {out / 'results.json'}")
+    print("\nHeld-out phantoms (not clinical data), asked for by attributes:\n")
+    print(results.table(published=False))
+    if baseline:
+        print("A plain nnU-Net of any lesion, its one mask scored against every type:\n")
+        print(baseline.table(published=False))
+    print(f"Label maps, masks and findings: {predictions}\nScores: {out / 'results.json'}")
     print(f"Model: {model}")
 
 
@@ -165,20 +163,35 @@ def write_small_plans(preprocessed: Path, *, patch_size: tuple[int, int, int], f
     write_json(preprocessed / f"{PLANS}.json", plans)
 
 
-def _score(raw: Path, find: Callable[[Path, str], Path], label: int | None = None) -> list[TypeResult]:
-    """Score the masks that `find(reference_file, name)` names; with `label`, files are label maps."""
-    values = json.loads((raw / REFERENCE_LABELS).read_text())
-    labels = {name: values[name] for name in (*SEEN, *UNSEEN)}
+def _evaluate(raw: Path, predictions: Path, **options: object) -> Evaluation:
+    """As malenia_evaluate does, with the results in the predictions' folder; published figures are not of phantoms."""
+    evaluation = evaluate_folder(
+        EvaluationOptions(
+            predictions=predictions,
+            references=raw / "labelsTs",
+            labels=raw / REFERENCE_LABELS,
+            attributes=raw / QUERY_TABLE,
+            **options,
+        )
+    )
+    write_evaluation(evaluation, predictions / "evaluation", published=False)
+    return evaluation
 
-    def read_mask(file: Path, name: str) -> np.ndarray:
-        values = np.asarray(nibabel.load(find(file, name)).dataobj)
-        return values == label if label is not None else values > 0
 
-    return evaluate_types(sorted((raw / "labelsTs").glob("*.nii.gz")), labels, SEEN, read_mask)
-
-
-def _case_id(file: Path) -> str:
-    return file.name.removesuffix(".nii.gz")
+def _figures(evaluation: Evaluation) -> list[dict]:
+    return [
+        {
+            "name": each.name,
+            "seen": each.seen,
+            "cases_present": each.cases_present,
+            "cases_absent": each.cases_absent,
+            "mean_dsc": each.dsc.mean,
+            "mean_nsd": each.nsd.mean,
+            "volume_present_ml": each.volume_present_ml.mean,
+            "volume_absent_ml": each.volume_absent_ml.mean,
+        }
+        for each in evaluation.summary.types
+    ]
 
 
 def _check_same_options(out: Path, options: DemoOptions) -> None:

@@ -11,14 +11,14 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from pydantic import ValidationError
 
-from nnunetv2_malenia.attributes.schema import LesionQuery
+from nnunetv2_malenia.attributes.schema import LesionQuery, file_name
 from nnunetv2_malenia.inference.findings import CaseFindings
 from nnunetv2_malenia.inference.geometry import affine_of
 from nnunetv2_malenia.inference.input_checks import InputError, sha256_of
 from nnunetv2_malenia.inference.lesions import find_lesions, label_map
 from nnunetv2_malenia.inference.preparation import PreparedCase
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager
-from nnunetv2_malenia.inference.whole_files import file_name, write_json, write_whole
+from nnunetv2_malenia.inference.whole_files import write_json, write_whole
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from nnunetv2_malenia.attributes.bank import EmbeddingBank, embed_phrases
 from nnunetv2_malenia.attributes.plans import MaleniaPlans, is_rival
-from nnunetv2_malenia.attributes.schema import ASPECTS, LesionQuery
+from nnunetv2_malenia.attributes.schema import ASPECTS, LesionQuery, file_name
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder
 from nnunetv2_malenia.inference.model_folder import PredictionError
-from nnunetv2_malenia.inference.whole_files import file_name
 
 
 def is_seen(name: str, plans: MaleniaPlans) -> bool:

@@ -1,10 +1,9 @@
-"""Files that appear whole or not at all, and names that lead nowhere else."""
+"""Files that appear whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +27,3 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def file_name(query_name: str) -> str:
-    """A query's name as part of a file name: letters, digits, dot, dash and underscore only."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", query_name).strip("._") or "query"

@@ -246,6 +246,7 @@ def test_nnunet_finds_the_installed_trainer_here_and_in_spawned_workers(installe
     "command",
     [
         "malenia_predict_zeroshot",
+        "malenia_evaluate",
         "malenia_attributes",
         "malenia_convert_msd",
         "malenia_convert_kits",
