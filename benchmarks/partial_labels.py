@@ -27,7 +27,7 @@ import numpy as np
 
 from nnunetv2_malenia.attributes.schema import file_name
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, read_table, write_table
-from nnunetv2_malenia.demo.run import PHANTOMS, PLANS, write_small_plans
+from nnunetv2_malenia.demo.run import ALLOCATOR, PHANTOMS, PLANS, write_small_plans
 from nnunetv2_malenia.evaluation.metrics import dsc
 from nnunetv2_malenia.phantom import ORGANS, Phantom, make_phantom
 from nnunetv2_malenia.phantom.dataset import phantom_table
@@ -119,8 +119,8 @@ def prepare(out: Path, cases: int, env: dict[str, str]) -> Path:
         env=env, log=log)  # fmt: skip
     run("malenia_merge", "-i", *numbers, "220", "-d", "Dataset100_Merged", env=env, log=log)
     if not (preprocessed / "Dataset100_Merged" / "splits_final.json").exists():
-        run("nnUNetv2_extract_fingerprint", "-d", "100", "-np", "2", "--verify_dataset_integrity", env=env, log=log)
-        run("nnUNetv2_plan_experiment", "-d", "100", env=env, log=log)
+        run("nnUNetv2_plan_and_preprocess", "-d", "100", "-npfp", "2", "--verify_dataset_integrity", "--no_pp",
+            env=env, log=log)  # fmt: skip
         write_small_plans(preprocessed / "Dataset100_Merged", patch_size=PATCH_SIZE, features=FEATURES)
         run("nnUNetv2_preprocess", "-d", "100", "-plans_name", PLANS, "-c", "3d_fullres", "-np", "2", env=env, log=log)
         ids = sorted(p.name.removesuffix(".nii.gz") for p in (raw / "Dataset100_Merged" / "labelsTr").iterdir())
@@ -129,7 +129,7 @@ def prepare(out: Path, cases: int, env: dict[str, str]) -> Path:
     return raw / "Dataset100_Merged"
 
 
-def score(raw: Path, truth: Path, predictions: Path, asked: list[str], table_path: Path) -> list[dict]:
+def score(truth: Path, predictions: Path, asked: list[str], table_path: Path) -> list[dict]:
     """Per type, over cases that annotate it and cases that do not: mean DSC, and ml found over ml there."""
     table, rows = read_table(table_path), []
     for name in TYPES:
@@ -162,7 +162,8 @@ def main() -> None:
     folders = {name: str(out / name) for name in ("nnUNet_raw", "nnUNet_preprocessed")}
     for folder in folders.values():
         Path(folder).mkdir(parents=True, exist_ok=True)
-    env = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2", **os.environ, **folders, "nnUNet_results": str(out)}
+    ours = {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "2", "GLIBC_TUNABLES": ALLOCATOR}
+    env = {**ours, **os.environ, **folders, "nnUNet_results": str(out)}
     raw = prepare(out, args.cases, env)
     sources = {}
     for path in sorted((raw / "labelsTr").iterdir()):
@@ -177,15 +178,17 @@ def main() -> None:
     table = clinical_knowledge_table()
     lesions = {name: entry for name, entry in table.lesions.items() if name in TYPES}
     write_table(table.model_copy(update={"lesions": lesions}), queries)
+    merged = out / "merged_attributes.json"  # the raw data set's is changed for the second training
+    if not merged.exists():
+        shutil.copy(raw / "attributes.json", merged)
 
-    own_table = out / "nnUNet_preprocessed" / "Dataset100_Merged" / "attributes.json"  # is read before the raw folder's
     trainer, results = f"MaleniaTrainerMirrorDA_{args.epochs}epochs", {}
     for variant in ("unknown", "background"):
-        merged = json.loads((raw / "attributes.json").read_text())
+        table = json.loads(merged.read_text())
         if variant == "background":
-            for case in merged["cases"].values():
-                case.pop("annotated", None)
-        own_table.write_text(json.dumps(merged))
+            for case in table["cases"].values():
+                del case["annotated"]
+        (raw / "attributes.json").write_text(json.dumps(table))
         variant_env = {**env, "nnUNet_results": str(out / f"nnUNet_results_{variant}")}
         model = out / f"nnUNet_results_{variant}" / "Dataset100_Merged" / f"{trainer}__{PLANS}__3d_fullres"
         if not (model / "fold_0" / "checkpoint_final.pth").exists():
@@ -196,7 +199,7 @@ def main() -> None:
         run("malenia_predict_zeroshot", "-i", images, "-o", predictions, "--attributes", queries, "-m", model,
             "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta", "--save_masks",
             env=variant_env, log=out / f"predict_{variant}.log")  # fmt: skip
-        results[variant] = score(raw, out / "sources" / "truth", predictions, asked, raw / "attributes.json")
+        results[variant] = score(out / "sources" / "truth", predictions, asked, merged)
     for variant, rows in results.items():
         for row in rows:
             where = "annotated" if row["annotated"] else "not annotated"

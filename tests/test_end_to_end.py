@@ -21,6 +21,7 @@ from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 DATASET = "Dataset901_MaleniaPhantom"
 TRAINER = "TwoStepMaleniaTrainer"
 PLANS = "nnUNetMaleniaDemoPlans"
+LENIENT = ("--threshold", "0.1")  # four steps of training make nobody sure
 CONFIG = PhantomConfig(shape=(22, 26, 34), spacing_zyx=(9.0, 8.4, 8.6), shape_jitter=1)
 
 
@@ -121,7 +122,7 @@ def test_the_model_folder_carries_what_prediction_needs(trained):
 
 
 def test_zero_shot_prediction_writes_every_query_in_the_images_geometry(trained, tmp_path):
-    trained.ask(trained.raw / "imagesTs", tmp_path, "-m", trained.model, "--save_masks", "--disable_tta")
+    trained.ask(trained.raw / "imagesTs", tmp_path, "-m", trained.model, "--save_masks", "--disable_tta", *LENIENT)
     image = nib.load(next((trained.raw / "imagesTs").iterdir()))
     case_id = "phantom_test_0000"
     label_map = nib.load(tmp_path / f"{case_id}.nii.gz")
@@ -132,6 +133,7 @@ def test_zero_shot_prediction_writes_every_query_in_the_images_geometry(trained,
     assert [query["seen_in_training"] for query in queries] == [True] * len(SEEN) + [False] * len(UNSEEN)
     findings = json.loads((tmp_path / f"{case_id}.json").read_text())["findings"]
     voxel_ml = float(np.prod(image.header.get_zooms())) / 1000
+    assert label_map.dataobj[:].any()
     for query, finding in zip(queries, findings, strict=True):
         mask = nib.load(tmp_path / "masks" / case_id / f"{query['name'].replace(' ', '_')}.nii.gz")
         np.testing.assert_allclose(mask.affine, image.affine)
@@ -140,7 +142,7 @@ def test_zero_shot_prediction_writes_every_query_in_the_images_geometry(trained,
 
 
 def test_answers_can_be_evaluated_against_the_references(trained, tmp_path):
-    trained.ask(trained.raw / "imagesTs", tmp_path, "-m", trained.model, "--save_masks", "--disable_tta")
+    trained.ask(trained.raw / "imagesTs", tmp_path, "-m", trained.model, "--save_masks", "--disable_tta", *LENIENT)
     table = trained.run("malenia_evaluate", "-i", tmp_path, "-g", trained.raw / "labelsTs", "--labels",
                         trained.raw / "labelsTs.json", "--attributes", trained.raw / "test_attributes.json",
                         "-np", "1")  # fmt: skip
@@ -169,13 +171,14 @@ def test_stored_in_any_axis_order_the_answer_is_the_same_in_the_world(trained, t
             nib.io_orientation(source.affine), nib.orientations.axcodes2ornt(order)
         )
         nib.save(source.as_reoriented(change), images / f"{order}.nii.gz")  # plain names, as a user's CT has
-    trained.ask(images, tmp_path / "out", "-m", trained.model, "--save_masks", "--disable_tta")
+    trained.ask(images, tmp_path / "out", "-m", trained.model, "--save_masks", "--disable_tta", *LENIENT)
     for name in (*SEEN, *UNSEEN):
         file = f"{name.replace(' ', '_')}.nii.gz"
         answers = [nib.load(tmp_path / "out" / "masks" / order / file) for order in orders]
         for order, answer in zip(orders, answers, strict=True):
             assert "".join(nib.aff2axcodes(answer.affine)) == order
         world = [np.asarray(nib.as_closest_canonical(answer).dataobj) for answer in answers]
+        assert 0 < world[0].mean() < 1
         for other in world[1:]:
             np.testing.assert_array_equal(world[0], other)
     findings = [json.loads((tmp_path / "out" / f"{order}.json").read_text())["findings"] for order in orders]
@@ -195,7 +198,7 @@ def test_plain_nnunet_commands_work_and_an_exported_model_predicts_the_same(trai
     trained.predict(trained.raw / "imagesTs", tmp_path / "after", installed)
     file = "phantom_test_0000.nii.gz"
     np.testing.assert_array_equal(voxels(tmp_path / "before" / file), voxels(tmp_path / "after" / file))
-    assert set(np.unique(voxels(tmp_path / "before" / file))) <= set(range(11 + len(SEEN)))
+    assert len(np.unique(voxels(tmp_path / "before" / file))) > 1
 
 
 def test_find_best_configuration_reads_the_trained_fold(trained):

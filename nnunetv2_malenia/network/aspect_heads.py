@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from nnunetv2_malenia.network.config import NUM_ASPECTS
 
@@ -108,13 +109,15 @@ class _CosinePerAspect(torch.autograd.Function):
         return cosine
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         embeddings, weight, phrase_aspect, length, cosine = ctx.saved_tensors
-        scaled = grad / length[..., phrase_aspect]
-        along = torch.zeros_like(length).index_add_(-1, phrase_aspect, scaled * cosine) / length
-        of_embeddings = (scaled @ weight.T).unflatten(-1, embeddings.shape[2:])
-        of_embeddings = of_embeddings.addcmul_(embeddings, along[..., None], value=-1)
-        of_weight = embeddings.flatten(2).flatten(0, 1).T @ scaled.flatten(0, 1)
+        with torch.autocast(grad.device.type, enabled=False):
+            scaled = grad / length[..., phrase_aspect]
+            along = torch.zeros_like(length).index_add_(-1, phrase_aspect, scaled * cosine) / length
+            of_embeddings = (scaled @ weight.T).unflatten(-1, embeddings.shape[2:])
+            of_embeddings = of_embeddings.addcmul_(embeddings, along[..., None], value=-1)
+            of_weight = embeddings.flatten(2).flatten(0, 1).T @ scaled.flatten(0, 1)
         return of_embeddings, of_weight, None
 
 

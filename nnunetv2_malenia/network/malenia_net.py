@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nnunetv2_malenia.network.aspect_heads import DenseAspectHeads, MatchGate, PhraseProjection, phrase_similarity
 from nnunetv2_malenia.network.config import NUM_ASPECTS, MaleniaConfig
 from nnunetv2_malenia.network.fusion import CrossModalFusion
-from nnunetv2_malenia.network.mask_decoder import MaskDecoder, ScaleOutput
+from nnunetv2_malenia.network.mask_decoder import MaskDecoder, ScaleOutput, blocks
 
 
 class Queries(NamedTuple):
@@ -128,11 +128,14 @@ class MaleniaNet(nn.Module):
         self.lesion_channels = lesion_channels
         num_channels = self.decoder.seg_layers[-1].out_channels
         self.other_channels = [channel for channel in range(num_channels) if channel not in lesion_channels]
-        self.register_buffer("own_is_asked", _rows_with(own_queries, len(trained_phrases)))
-        self.register_buffer("own_is_rival", _rows_with(own_rivals, len(trained_phrases)))
-        self.register_buffer("phrase_aspect", torch.tensor(phrase_aspect, dtype=torch.int64))
-        self.register_buffer("trained_phrases", torch.tensor(trained_phrases, dtype=torch.int64))
-        self.register_buffer("trained_aspect", self.phrase_aspect[self.trained_phrases])
+        tables = {
+            "own_is_asked": _rows_with(own_queries, len(trained_phrases)),
+            "own_is_rival": _rows_with(own_rivals, len(trained_phrases)),
+            "trained_phrases": torch.tensor(trained_phrases, dtype=torch.int64),
+            "trained_aspect": torch.tensor([phrase_aspect[i] for i in trained_phrases], dtype=torch.int64),
+        }
+        for name, table in tables.items():  # not weights: weights may start the training on another data set
+            self.register_buffer(name, table, persistent=False)
         self.register_buffer("phrase_vectors", torch.zeros(len(phrase_aspect), text_dim))
 
     def set_phrase_vectors(self, phrase_vectors: Tensor, aspect_means: Tensor) -> None:
@@ -160,7 +163,8 @@ class MaleniaNet(nn.Module):
         any_lesion = (self.lesion_head(full) + coarse)[:, 0]
         tokens, scales = self.mask_decoder([features[level] for level in self.levels], any_lesion.detach())
         phrases = self.phrase_projection(queries.phrase_vectors, queries.phrase_aspect)
-        voxels = torch.cat([fine, F.adaptive_avg_pool3d(full, fine.shape[2:])], dim=1).flatten(2).transpose(1, 2)
+        averaged = F.avg_pool3d(full, blocks(full.shape[2:], fine.shape[2:]))
+        voxels = torch.cat([fine, averaged], dim=1).flatten(2).transpose(1, 2)
         dense_similarity = phrase_similarity(self.dense_aspects(voxels), phrases, queries.phrase_aspect)
         similarity = [phrase_similarity(scale.aspect_embeddings, phrases, queries.phrase_aspect) for scale in scales]
         asked = (queries.phrase_aspect, queries.is_asked, queries.is_rival)
@@ -180,11 +184,14 @@ class MaleniaNet(nn.Module):
             text_fit=text_fit,
         )
 
-    @staticmethod
-    def _query_embeddings(phrases: Tensor, queries: Queries) -> Tensor:
-        """Mean of the phrases asked per aspect, zero where none is -> (B, Q, A, E)."""
+    def _query_embeddings(self, phrases: Tensor, queries: Queries) -> Tensor:
+        """Mean of the phrases asked per aspect, zero where none is -> (B, Q, A, E).
+
+        An aspect of which training knows no phrase has terms that nothing taught, and counts as unstated.
+        """
         one_hot = F.one_hot(queries.phrase_aspect, NUM_ASPECTS).to(phrases.dtype)  # (V, A)
-        asked = queries.is_asked.to(phrases.dtype)
+        is_known = torch.isin(queries.phrase_aspect, self.trained_aspect)
+        asked = (queries.is_asked & is_known).to(phrases.dtype)
         total = torch.einsum("bqv,va,ve->bqae", asked, one_hot, phrases)
         count = torch.einsum("bqv,va->bqa", asked, one_hot)
         return total / count.clamp(min=1)[..., None]
@@ -196,8 +203,9 @@ class MaleniaNet(nn.Module):
         sum_n g_qn s_n(x), where s = softmax over tokens of mask_n(x) + log sigmoid(lesion_n): tokens share out every
         voxel between them, and the match says which of them the query means.
         """
-        share = (token_logits + F.logsigmoid(lesion_logits)[..., None]).softmax(1)
-        return log_gate.exp().to(share.dtype) @ share
+        with torch.autocast(token_logits.device.type, enabled=False):  # its gradient, 1 / fit, is too large for float16
+            share = (token_logits + F.logsigmoid(lesion_logits.float())[..., None]).softmax(1)
+            return log_gate.exp() @ share
 
     def query_probabilities(self, output: MaleniaOutput) -> Tensor:
         """A lesion is here, and it fits by the ensemble of both branches: (B, Q, Z, Y, X) float32 in [0, 1]."""
@@ -210,14 +218,14 @@ class MaleniaNet(nn.Module):
     def _closed_set(self, features: list[Tensor]) -> Tensor | list[Tensor]:
         """Class logits in the data set's label order: ordinary head, its lesion channels replaced by query masks.
 
-        With a softmax, a lesion's logit is logit(p) + logsumexp of the other channels, so that its probability against
-        them is the query's own p; with regions it is logit(p) itself.
+        With a softmax, a lesion's logit is logit(p) + the largest of the other channels, so that it wins where p > 0.5,
+        as when it is asked for; with regions it is logit(p) itself.
         """
         asked, rival = (each.expand(features[0].shape[0], -1, -1) for each in (self.own_is_asked, self.own_is_rival))
         output = self._answer(features, self.trained_queries(asked, rival))
         query_logits = torch.logit(self.query_probabilities(output), eps=1e-4)
         head = output.class_logits[0].float()
-        base = 0.0 if self.has_regions else head[:, self.other_channels].logsumexp(1)
+        base = 0.0 if self.has_regions else head[:, self.other_channels].amax(1)
         channels = list(head.unbind(1))
         for channel, lesions in self.lesion_channels.items():
             channels[channel] = query_logits[:, lesions].amax(1) + base
@@ -240,9 +248,10 @@ def logit_of(log_probability: Tensor) -> Tensor:
 
 
 def against_voxels(keys: Tensor, feature: Tensor) -> Tensor:
-    """keys (B, K, C + 1) against every voxel of feature (B, C, Z, Y, X) -> logits (B, K, S).
+    """keys (B, K, C + 1) against every voxel of feature (B, C, Z, Y, X) -> logits (B, K, S) float32.
 
     `Q · Linear(F)` is computed as `(Linear^T Q) · F`, so no key volume wider than the feature is ever made.
     """
-    weight, bias = keys.split([feature.shape[1], 1], dim=-1)
-    return weight @ feature.flatten(2) + bias
+    weight, bias = keys.float().split([feature.shape[1], 1], dim=-1)
+    with torch.autocast(feature.device.type, enabled=False):
+        return weight @ feature.float().flatten(2) + bias

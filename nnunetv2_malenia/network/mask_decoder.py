@@ -39,6 +39,11 @@ def sine_position(shape_zyx: torch.Size, dim: int, device: torch.device) -> Tens
     return torch.cat(axes, dim=-1).flatten(0, 2)
 
 
+def blocks(fine: torch.Size, coarse: torch.Size) -> list[int]:
+    """Kernel with which pooling turns one level's grid, zyx, into a coarser one's, as the U-Net's strides do."""
+    return [size // step for size, step in zip(fine, coarse, strict=True)]
+
+
 class FeedForward(nn.Sequential):
     def __init__(self, dim: int) -> None:
         super().__init__(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
@@ -106,7 +111,7 @@ class MaskDecoder(nn.Module):
             shape_zyx = feature.shape[2:]
             voxels = projection(feature.flatten(2).transpose(1, 2))  # (B, S, D)
             position = sine_position(shape_zyx, voxels.shape[-1], voxels.device).to(voxels.dtype)
-            lesions = F.adaptive_max_pool3d(any_lesion[:, None], shape_zyx).flatten(2)  # (B, 1, S)
+            lesions = F.max_pool3d(any_lesion[:, None], blocks(any_lesion.shape[1:], shape_zyx)).flatten(2)  # (B, 1, S)
             if outputs:
                 mask_logits = F.interpolate(outputs[-1].mask_logits, size=shape_zyx, mode="trilinear").flatten(2)
             else:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+from itertools import combinations
 from pathlib import Path
 
 from nnunetv2_malenia.attributes.bank import EmbeddingBank, default_bank, embed_phrases
@@ -26,12 +29,30 @@ def find_attribute_files(folders: list[Path]) -> tuple[Path | None, Path | None]
     return first("attributes.json"), first("attributes.safetensors")
 
 
+def keep_copies(raw: Path, preprocessed: Path) -> None:
+    """Copy the raw data set's attribute files beside the preprocessed one's dataset.json, each whole or not at all."""
+    for path in find_attribute_files([raw]):
+        if path and raw != preprocessed:
+            beside = preprocessed / f".{path.name}.partial"
+            shutil.copyfile(path, beside)
+            os.replace(beside, preprocessed / path.name)
+
+
 def label_values(labels: dict[str, int | list[int]]) -> dict[str, tuple[int, ...]]:
-    """dataset.json's labels without background and ignore: name -> label values (several for a region)."""
+    """dataset.json's labels without background and ignore: name -> label values (several for a region).
+
+    Raises ValueError for regions that overlap without one holding the other: nnU-Net's targets do not tell them apart.
+    """
     values = {}
     for name, value in labels.items():
         if name not in ("background", "ignore"):
             values[name] = tuple(int(v) for v in value) if isinstance(value, (list, tuple)) else (int(value),)
+    for (name, held), (other, others) in combinations(values.items(), 2):
+        if (shared := set(held) & set(others)) and shared not in (set(held), set(others)):
+            raise ValueError(
+                f"dataset.json: regions {name!r} and {other!r} share labels {sorted(shared)}, and neither holds the "
+                "other; give the shared labels a region of their own, or nest the two"
+            )
     return values
 
 

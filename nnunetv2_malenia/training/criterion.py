@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nnunetv2_malenia.network.config import NUM_ASPECTS
 from nnunetv2_malenia.network.malenia_net import MaleniaOutput, logit_of
+from nnunetv2_malenia.network.mask_decoder import blocks
 from nnunetv2_malenia.training.losses import (
     lesion_loss,
     masked_bce,
@@ -93,7 +94,7 @@ def pool(masks: Tensor, shape_zyx: torch.Size) -> Tensor:
     """(M, Z, Y, X) bool -> (M, S) bool: a coarse voxel is in a mask if any of its voxels is."""
     if len(masks) == 0:
         return masks.new_zeros(0, shape_zyx.numel())
-    return F.adaptive_max_pool3d(masks.float(), shape_zyx).flatten(1).bool()
+    return F.max_pool3d(masks.float()[:, None], blocks(masks.shape[1:], shape_zyx)).flatten(1).bool()
 
 
 def aspect_contrast(
@@ -124,14 +125,14 @@ def query_terms(
     shape = output.scales[-1].mask_logits.shape[2:]
     wanted = pool(targets.query_target.flatten(0, 1), shape)  # (B * Q, S)
     known = ~pool(~targets.query_known.flatten(0, 1), shape)
-    evidence = F.adaptive_max_pool3d(output.any_lesion.detach().float(), shape).flatten(1)
+    any_lesion = output.any_lesion
+    evidence = F.max_pool3d(any_lesion.detach().float(), blocks(any_lesion.shape[1:], shape)).flatten(1)
     log_lesion = F.logsigmoid(evidence).repeat_interleave(output.mask_fit.shape[1], dim=0)
     in_lesion = wanted.unflatten(0, output.mask_fit.shape[:2])[:, :1].expand(output.mask_fit.shape).flatten(0, 1)
     fits = {
         "mask_branch": output.mask_fit.flatten(0, 1).float().clamp(min=LOGIT_EPS).log(),
         "text_branch": F.logsigmoid(output.text_fit.flatten(0, 1).float()),
     }
-    any_lesion = output.any_lesion
     if targets.annotated_labels is not None:
         any_lesion = annotated_lesion(any_lesion, output.class_logits[0], targets.annotated_types, lesion_channels)
     drawn = torch.stack([masks.any(0) for masks in targets.lesion_masks])
@@ -148,12 +149,13 @@ def annotated_lesion(
     """Log-odds of a lesion of a type that is annotated in its case, (B, Z, Y, X) float32.
 
     any_lesion (B, Z, Y, X) logits; class_logits (B, K, Z, Y, X), the ordinary head's; annotated_types (B, T) bool.
-    p = sigmoid(any_lesion) times the share of annotated types among all that the ordinary head sees there. Background
-    denies this product and not the lesion: what looks like a type that nobody drew in this case may be one, while
-    what looks like a type that was drawn is none. The share is taken as given.
+    p = sigmoid(any_lesion) times the share of annotated types among all types that the ordinary head sees there.
+    Background denies this product and not the lesion: what looks like a type that nobody drew in this case may be one,
+    while what looks like a type that was drawn is none. The share is taken as given.
     """
-    logits = class_logits[:, list(lesion_channels)].detach().float()
-    is_drawn = torch.stack([annotated_types[:, list(types)].all(1) for types in lesion_channels.values()], dim=1)
+    type_of = {channel: types[0] for channel, types in lesion_channels.items() if len(types) == 1}
+    logits = class_logits[:, list(type_of)].detach().float()
+    is_drawn = annotated_types[:, list(type_of.values())]
     share = logits.masked_fill(~is_drawn[:, :, None, None, None], -torch.inf).logsumexp(1) - logits.logsumexp(1)
     return logit_of(F.logsigmoid(any_lesion.float()) + share.clamp(min=-30))
 

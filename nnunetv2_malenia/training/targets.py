@@ -127,16 +127,24 @@ def fit(asked: np.ndarray, has: np.ndarray, space: AttributeSpace) -> int:
 
 
 def compose_queries(
-    values: np.ndarray, present: np.ndarray, space: AttributeSpace, num_queries: int, rng: np.random.Generator
+    values: np.ndarray,
+    present: np.ndarray,
+    annotated: np.ndarray,
+    space: AttributeSpace,
+    num_queries: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Make queries for one patch -> is_asked (Q, V) bool.
 
-    values (T, V) bool: the case's attributes; present (T,) bool: lesion types in the patch. The first query states
+    values (T, V) bool: the case's attributes; present (T,) bool: lesion types in the patch; annotated (T,) bool: types
+    whose lesions are labelled in this case; where there is one, no other is asked for as absent. The first query states
     nothing, which asks for any lesion. Then, in turn: the full description of a present type, that of an absent one, a
     random subset of a present type's aspects, and a present type with one aspect changed to a value that it does not
     have. Without a lesion every query is about an absent type.
     """
-    here, elsewhere = np.flatnonzero(present), np.flatnonzero(~present)
+    here, elsewhere = np.flatnonzero(present), np.flatnonzero(~present & annotated)
+    if len(elsewhere) == 0:
+        elsewhere = np.flatnonzero(~present)
     if len(here) == 0:
         here = elsewhere
     if len(elsewhere) == 0:
@@ -247,7 +255,7 @@ def build_targets(
         annotated = space.annotated_types(case_id)
         present = (space.type_has_label & (counts > 0)).any(1) & annotated
         values = space.values_of(case_id)
-        queries = compose_queries(values, present, space, num_queries, rng)
+        queries = compose_queries(values, present, annotated, space, num_queries, rng)
         known_values = np.where(annotated[:, None], values, space.class_values)
         answer = query_answers(queries, known_values, annotated, space)
         asked.append(queries)

@@ -28,6 +28,7 @@ from nnunetv2_malenia.network.mirroring import REORIENTING_READER, axes_without_
 from nnunetv2_malenia.training.attribute_files import (
     LESION_WORDS,
     find_attribute_files,
+    keep_copies,
     label_values,
     resolve_plans,
     resolve_table,
@@ -87,14 +88,16 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         dataset_json: dict,
         device: torch.device = CUDA,
     ):
-        super().__init__(deepcopy(plans), configuration, fold, dataset_json, device)
-        if len(self.configuration_manager.patch_size) != 3:
+        asked = PlansManager(plans).get_configuration(configuration)
+        if len(asked.patch_size) != 3:
             raise ValueError(
                 f"{type(self).__name__} trains 3-D configurations only, not {configuration}; "
                 "use 3d_fullres or 3d_lowres"
             )
-        if self.is_cascaded:
+        if asked.previous_stage_name is not None:
             raise ValueError(f"{type(self).__name__} does not train the second stage of a cascade; use 3d_fullres")
+        plans = {key: value for key, value in deepcopy(plans).items() if key != "malenia"}  # resolved anew, or loaded
+        super().__init__(plans, configuration, fold, dataset_json, device)
         self.rng = np.random.default_rng([12345, self.local_rank])
         self.space: AttributeSpace | None = None
         # the layout in which 3-D convolutions run backwards fastest on processors
@@ -105,10 +108,7 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
     def initialize(self) -> None:
         """Resolve the attributes, then let nnU-Net build the network, optimiser and loss."""
         plans = self.plans_manager.plans
-        folders = [Path(self.preprocessed_dataset_folder_base)]
-        if nnUNet_raw.is_set():
-            folders.append(Path(nnUNet_raw.get()) / self.plans_manager.dataset_name)
-        table_path, bank_path = find_attribute_files(folders)
+        table_path, bank_path = self._attribute_files()
         labels = label_values(self.dataset_json["labels"])
         self.table = table = resolve_table(labels, table_path)
         bank = None
@@ -133,6 +133,14 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
             f"{table_path or 'the Clinical Knowledge Table'}; {len(table.cases)} cases with attributes of their own; "
             f"text encoder {malenia_plans.encoder}"
         )
+
+    def _attribute_files(self) -> tuple[Path | None, Path | None]:
+        """The raw data set's files, copied to the preprocessed one, which may be all that the next machine gets."""
+        preprocessed = Path(self.preprocessed_dataset_folder_base)
+        raw = Path(nnUNet_raw.get()) / self.plans_manager.dataset_name if nnUNet_raw.is_set() else preprocessed
+        if self.local_rank == 0:
+            keep_copies(raw, preprocessed)
+        return find_attribute_files([raw, preprocessed])
 
     def lesion_names(self) -> list[str]:
         return list(self.table.lesions)
@@ -229,11 +237,13 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         values = torch.stack([loss, *terms.values()]).detach().cpu().numpy()
         return dict(zip(["loss", *terms], values, strict=True))
 
-    def _segmentation_loss(self, class_logits: list[Tensor], target: list[Tensor], annotated: Tensor | None) -> Tensor:
+    def _segmentation_loss(
+        self, class_logits: list[Tensor], target: list[Tensor] | Tensor, annotated: Tensor | None
+    ) -> Tensor:
         """nnU-Net's own loss on the ordinary head; what a case does not annotate is unknown to it."""
         if annotated is not None:
             class_logits = self._silent_about_unannotated(class_logits, annotated)
-        return self.loss(class_logits, target)
+        return self.loss(class_logits if isinstance(target, list) else class_logits[0], target)
 
     def _silent_about_unannotated(self, class_logits: list[Tensor], annotated: Tensor) -> list[Tensor]:
         """annotated: (B, L) bool, of label values; a region is annotated when all of its values are."""

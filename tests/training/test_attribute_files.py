@@ -12,6 +12,7 @@ from nnunetv2_malenia.attributes.text_encoder import HashingEncoder, TextEncoder
 from nnunetv2_malenia.training import attribute_files
 from nnunetv2_malenia.training.attribute_files import (
     find_attribute_files,
+    keep_copies,
     label_values,
     lesion_channels,
     resolve_plans,
@@ -50,6 +51,26 @@ def test_the_first_folder_with_a_file_wins_for_each_file_on_its_own(tmp_path):
 def test_labels_come_without_background_and_ignore():
     labels = {"background": 0, "kidney": [1, 2], "tumor": 2, "ignore": 3}
     assert label_values(labels) == {"kidney": (1, 2), "tumor": (2,)}
+
+
+def test_regions_that_overlap_must_be_nested():
+    assert len(label_values({"mass": [1, 2, 3], "tumor": [1, 2], "core": 2, "cyst": 3})) == 4
+    with pytest.raises(ValueError, match=r"'a' and 'b' share labels \[2\], and neither holds the other") as error:
+        label_values({"background": 0, "a": [1, 2], "b": [2, 3]})
+    one_line(error)
+
+
+def test_attribute_files_travel_with_the_preprocessed_data(tmp_path):
+    raw, preprocessed = tmp_path / "raw", tmp_path / "preprocessed"
+    raw.mkdir(), preprocessed.mkdir()
+    keep_copies(raw, preprocessed)
+    assert list(preprocessed.iterdir()) == []
+    for content in ("first", "edited"):
+        (raw / "attributes.json").write_text(content)
+        keep_copies(raw, preprocessed)
+        assert {path.name: path.read_text() for path in preprocessed.iterdir()} == {"attributes.json": content}
+    keep_copies(preprocessed, preprocessed)  # with nnUNet_raw unset there is one folder
+    assert (preprocessed / "attributes.json").read_text() == "edited"
 
 
 # ---------------------------------------------------------------- which labels are lesions

@@ -127,17 +127,19 @@ def test_with_lesions_every_part_of_the_network_is_moved():
 
 @pytest.mark.parametrize("kind", ["empty", "single voxel", "full patch"])
 @pytest.mark.parametrize("scale", [1.0, 100.0], ids=["usual", "large activations"])
-def test_gradients_are_finite_in_bfloat16(kind, scale):
+@pytest.mark.parametrize(("dtype", "loss_scale"), [(torch.bfloat16, 1), (torch.float16, 256)], ids=str)
+def test_gradients_are_finite_in_half_precision(kind, scale, dtype, loss_scale):
+    """loss_scale: of nnU-Net's GradScaler, which begins at 65536 and halves it until no gradient overflows."""
     net = tiny_net(CONFIG).train()
     with torch.no_grad():
         net.token_key.weight.mul_(scale)
         net.text_key.weight.mul_(scale)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", dtype):
         terms, output, _ = loss_terms(net, np.stack([patch(kind)] * 2), ["a", "b"])
         loss = combine(terms, LOSS_WEIGHTS)
-    assert output.class_logits[0].dtype == torch.bfloat16  # or nothing was tested
+    assert output.class_logits[0].dtype == dtype  # or nothing was tested
     assert all(term.dtype == torch.float32 for term in terms.values())
-    loss.backward()
+    (loss * loss_scale).backward()
     assert loss.isfinite()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name

@@ -337,8 +337,9 @@ def test_targets_are_determined_by_the_generator():
 def composed(space, present, seed, num_queries=9):
     """{kind: rows of is_asked} of one patch, and the answers at every label value."""
     present = np.array(present)
-    queries = compose_queries(space.class_values, present, space, num_queries, np.random.default_rng(seed))
-    answers = query_answers(queries, space.class_values, np.ones(len(present), dtype=bool), space)
+    annotated = np.ones(len(present), dtype=bool)
+    queries = compose_queries(space.class_values, present, annotated, space, num_queries, np.random.default_rng(seed))
+    answers = query_answers(queries, space.class_values, annotated, space)
     assert queries.shape == (num_queries, len(space.phrase_aspect))
     by_kind = {kind: list(range(1 + i, num_queries, len(KINDS))) for i, kind in enumerate(KINDS)}
     return queries, answers, by_kind
@@ -363,6 +364,22 @@ def test_the_full_description_of_a_present_type_finds_it(seed):
         assert (answers[i][space.type_has_label[lesion]] == YES).all()
         found.add(lesion)
     assert found == {0, 2}  # with two of them, both are asked for
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_type_that_may_be_there_unlabelled_is_not_asked_for_as_absent(seed):
+    space, _ = space_of()
+    for present, annotated, absent in (
+        ([True, False, False, False], [True, False, True, False], {2}),
+        ([False] * 4, [False, True, False, False], {1}),
+        ([False] * 4, [False] * 4, {0, 1, 2, 3}),  # nothing is known to be absent
+    ):
+        queries = compose_queries(space.class_values, np.array(present), np.array(annotated), space, 33,
+                                  np.random.default_rng(seed))  # fmt: skip
+        asked = [queries[i] for i in range(1 + KINDS.index("absent"), 33, len(KINDS))]
+        fitting = [{t for t, has in enumerate(space.class_values) if (query <= has).all()} for query in asked]
+        assert all(types & absent for types in fitting)
+        assert set().union(*fitting) >= absent
 
 
 @pytest.mark.parametrize("seed", range(20))
