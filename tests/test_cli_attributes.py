@@ -1,5 +1,6 @@
 """malenia_attributes: what it prints and how it ends."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from openpyxl import Workbook
 from nnunetv2_malenia import cli
 from nnunetv2_malenia.attributes import bank, tables, text_encoder
 from nnunetv2_malenia.attributes.text_encoder import HashingEncoder
+from nnunetv2_malenia.cli import numeric
+from nnunetv2_malenia.cli.messages import one_line_errors
 
 GOOD = {"lesions": {"a": {"location": "liver"}, "b": {"location": "kidney"}}, "cases": {"c": {}}}
 
@@ -185,7 +188,7 @@ def test_embed_with_an_encoder_that_is_not_there_is_one_line(write, tmp_path, ca
 
 
 def test_faults_of_the_program_keep_their_traceback():
-    @cli.one_line_errors
+    @one_line_errors
     def command(argv=None):
         raise ValueError("not ours")
 
@@ -193,8 +196,25 @@ def test_faults_of_the_program_keep_their_traceback():
         command()
 
 
+@pytest.mark.parametrize(
+    ("check", "good", "bad"),
+    [
+        (numeric.count_from_zero, {"0": 0, "7": 7}, ["-1", "0.5", "x"]),
+        (numeric.at_least_one, {"1": 1}, ["0", "1.5"]),
+        (numeric.not_negative, {"0": 0, "0.5": 0.5}, ["-0.1", "inf", "nan"]),
+        (numeric.probability, {"0": 0, "0.99": 0.99}, ["1", "-0.1", "nan"]),
+        (numeric.step_size, {"1": 1, "0.5": 0.5}, ["0", "1.1", "nan"]),
+    ],
+)
+def test_numbers_out_of_range_are_refused(check, good, bad):
+    assert {text: check(text) for text in good} == good
+    for text in bad:
+        with pytest.raises((ValueError, argparse.ArgumentTypeError)):
+            check(text)
+
+
 def test_an_interrupt_is_no_traceback(capsys):
-    @cli.one_line_errors
+    @one_line_errors
     def command(argv=None):
         raise KeyboardInterrupt
 

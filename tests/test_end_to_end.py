@@ -21,7 +21,7 @@ from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 DATASET = "Dataset901_MaleniaPhantom"
 TRAINER = "TwoStepMaleniaTrainer"
 PLANS = "nnUNetMaleniaDemoPlans"
-LENIENT = ("--threshold", "0.1")  # four steps of training make nobody sure
+LENIENT = ("--threshold", "0.1", "--min_volume", "0.5")  # four steps of training make nobody sure
 CONFIG = PhantomConfig(shape=(22, 26, 34), spacing_zyx=(9.0, 8.4, 8.6), shape_jitter=1)
 
 

@@ -315,6 +315,27 @@ def test_weights_carry_everything_that_answers_depend_on():
     assert torch.equal(ours.text_fit, theirs.text_fit)
 
 
+def test_weights_start_the_training_on_other_lesion_types():
+    """nnU-Net's -pretrained_weights wants equal shapes, and the ordinary head is all that it leaves out."""
+    one = tiny_net()
+    other = tiny_net(own_queries=[[0]], own_rivals=[[1]], trained_phrases=[0, 1], lesion_channels={3: [0]})
+    assert {k: v.shape for k, v in one.state_dict().items()} == {k: v.shape for k, v in other.state_dict().items()}
+
+
+@torch.no_grad()
+def test_an_aspect_that_training_never_states_changes_nothing():
+    net = tiny_net(own_queries=[[0], [1]], own_rivals=[[1, 2], [0, 2]], trained_phrases=[0, 1, 2])  # location only
+    aspect, rivals = torch.tensor(PHRASE_ASPECT), torch.zeros(1, 1, NUM_PHRASES, dtype=torch.bool)
+    rivals[..., 2] = True
+    for query in ([0], [1]):
+        known, more = (
+            net(image(), Queries(net.phrase_vectors, aspect, asked(phrases), rivals))
+            for phrases in (query, [*query, 3, 5])
+        )
+        close(known.text_fit, more.text_fit)
+        close(known.mask_fit, more.mask_fit)
+
+
 def test_phrase_vectors_travel_in_the_weights_and_are_not_trained():
     net = tiny_net()
     vectors, means = torch.randn_like(net.phrase_vectors), torch.randn(8, net.phrase_vectors.shape[1])

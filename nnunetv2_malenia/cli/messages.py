@@ -1,0 +1,51 @@
+"""What a command says, and how it ends: an exit status, and one line on stderr for what the user can put right."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+
+Command = Callable[[Sequence[str] | None], int | None]
+
+
+def one_line_errors(command: Command) -> Command:
+    """Make a command end in an exit status: 0, or 1 with one line on stderr for what the user can put right.
+
+    That is any ValueError that this package defines, and any OSError. Other exceptions are faults of the program and
+    keep their traceback. argparse exits with 2 on wrong arguments by itself; an interrupt gives 130.
+    """
+
+    @wraps(command)
+    def run(argv: Sequence[str] | None = None) -> int:
+        try:
+            status = command(argv) or 0
+            sys.stdout.flush()
+            return status
+        except KeyboardInterrupt:
+            return fail("interrupted", status=130)
+        except BrokenPipeError:  # the reader, e.g. `| head`, has seen enough; keep the interpreter from flushing again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except OSError as error:
+            return fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        except ValueError as error:
+            if not type(error).__module__.startswith("nnunetv2_malenia."):
+                raise
+            return fail(str(error))
+
+    return run
+
+
+def fail(message: str, *, status: int = 1) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

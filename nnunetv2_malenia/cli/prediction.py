@@ -1,0 +1,105 @@
+"""`malenia_predict_zeroshot`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunetv2_malenia.cli.messages import counted, fail, one_line_errors, warn
+from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero, not_negative, probability, step_size
+
+if TYPE_CHECKING:
+    from nnunetv2_malenia.inference.run_record import RunRecord
+
+
+@one_line_errors
+def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
+    """malenia_predict_zeroshot: segment every lesion type of an attribute table."""
+    parser = argparse.ArgumentParser(
+        prog="malenia_predict_zeroshot",
+        description="Segment lesion types from their attributes, seen in training or not. Options that "
+        "nnUNetv2_predict has too mean the same here.",
+    )
+    parser.add_argument("-i", required=True, type=Path, metavar="FOLDER", help="images, or one image")
+    parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="output folder, made if it is not there")
+    parser.add_argument("--attributes", required=True, type=Path, metavar="TABLE", help="attribute table (JSON)")
+    parser.add_argument("-m", type=Path, metavar="FOLDER", help="model folder; instead of -d, -p, -tr and -c")
+    parser.add_argument("-d", metavar="DATASET", help="data set name or id that the model was trained on")
+    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-tr", default="MaleniaTrainer", metavar="TRAINER", help="trainer (default: %(default)s)")
+    parser.add_argument("-c", default="3d_fullres", metavar="CONFIGURATION", help="default: %(default)s")
+    parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to ensemble (default: all that are trained)")
+    parser.add_argument("-chk", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("-step_size", type=step_size, default=0.5, help="tile step as share of a tile, in (0, 1]")
+    parser.add_argument("--disable_tta", action="store_true", help="no mirroring at test time")
+    parser.add_argument("--threshold", type=probability, default=0.5, metavar="P",
+                        help="probability above which a voxel belongs to a query (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--min_volume", type=not_negative, default=0.0, metavar="ML",
+                        help="leave out connected components of fewer ml than this (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--save_masks", action="store_true", help="write each query's own mask to masks/CASE/")
+    parser.add_argument("--save_probabilities", action="store_true", help="write all probability maps to CASE.npz")
+    parser.add_argument("--continue_prediction", action="store_true",
+                        help="keep answers of an earlier run that still hold: same image, model, queries and options, "
+                        "files intact")  # fmt: skip
+    parser.add_argument("-num_parts", type=at_least_one, default=1, metavar="N",
+                        help="runs that share the cases, side by side (default: %(default)s)")  # fmt: skip
+    parser.add_argument("-part_id", type=int, default=0, metavar="I", help="which of them this is, from 0")
+    parser.add_argument(
+        "-npp", type=count_from_zero, default=3, help="preprocessing processes, or 0 (default: %(default)s)"
+    )
+    parser.add_argument("-nps", type=count_from_zero, default=3, help="export processes (default: %(default)s)")
+    parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
+    parser.add_argument("--disable_progress_bar", action="store_true")
+    args = parser.parse_args(argv)
+    if (args.m is None) == (args.d is None):
+        parser.error("give the model by -m FOLDER, or by -d DATASET with -p, -tr and -c")
+    if not 0 <= args.part_id < args.num_parts:
+        parser.error(f"-part_id {args.part_id} is not in 0 to {args.num_parts - 1}; parts are counted from 0")
+
+    from nnunetv2_malenia.attributes.tables import read_table
+
+    table = read_table(args.attributes)  # before torch: a wrong table is told at once
+    from nnunetv2_malenia.inference.export import OutputOptions
+    from nnunetv2_malenia.inference.model_folder import model_folder, set_up_device
+    from nnunetv2_malenia.inference.predictor import MaleniaPredictor
+
+    predictor = MaleniaPredictor.from_model_folder(
+        args.m or model_folder(args.d, args.tr, args.p, args.c),
+        folds=args.f,
+        checkpoint_name=args.chk,
+        device=set_up_device(args.device),
+        tile_step_size=args.step_size,
+        use_mirroring=not args.disable_tta,
+        show_progress=not args.disable_progress_bar,
+    )
+    predictor.ask(table)
+    run = predictor.predict_cases(
+        args.i,
+        args.o,
+        OutputOptions(args.threshold, args.min_volume, args.save_masks, args.save_probabilities),
+        overwrite=not args.continue_prediction,
+        num_parts=args.num_parts,
+        part_id=args.part_id,
+        num_processes_preprocessing=args.npp,
+        num_processes_export=args.nps,
+        arguments={name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+    )
+    return _report_run(run, args.o)
+
+
+def _report_run(run: RunRecord, output_folder: Path) -> int:
+    """Say how a run's cases ended, in a line each where a person should look -> exit status."""
+    for name in run.ignored_files:
+        warn(f"{name} is no image of the model's kind; it is ignored")
+    for case_id, case in run.cases.items():
+        for warning in case.warnings:
+            warn(f"case {case_id}: {warning}")
+    for case_id, reason in run.failed.items():
+        fail(f"case {case_id}: {reason}")
+    states = [case.state for case in run.cases.values()]
+    skipped = f", {states.count('SKIPPED')} kept from an earlier run" if "SKIPPED" in states else ""
+    print(f"{counted(len(states), 'case')}: {states.count('DONE')} done{skipped}, {len(run.failed)} failed; "
+          f"{output_folder}")  # fmt: skip
+    return 1 if run.failed else 0
