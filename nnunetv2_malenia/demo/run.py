@@ -14,6 +14,7 @@ from pathlib import Path
 from nnunetv2_malenia.demo.phantom_dataset import ANY_LESION, write_any_lesion_dataset, write_phantom_dataset
 from nnunetv2_malenia.evaluation.comparison import EvaluationOptions
 from nnunetv2_malenia.evaluation.evaluate import Evaluation, evaluate_folder, write_evaluation
+from nnunetv2_malenia.evaluation.summary import Summary
 from nnunetv2_malenia.inference.whole_files import write_json
 from nnunetv2_malenia.phantom import PhantomConfig, Scanner
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
@@ -99,8 +100,9 @@ def run_demo(options: DemoOptions) -> None:
         "data": "phantoms; not clinical",
         "options": {**asdict(options), "output_folder": None},
         "epochs": epochs,
-        "malenia": _figures(results),
-        "any_lesion": _figures(baseline) if baseline else None,
+        "malenia": _figures(results.summary),
+        "any_lesion": _figures(baseline.summary) if baseline else None,
+        "any_lesion_oracle": _figures(baseline.oracle_summary) if baseline else None,
     })  # fmt: skip
     print("\nHeld-out phantoms (not clinical data), asked for by attributes:\n")
     print(results.table(published=False))
@@ -178,7 +180,7 @@ def _evaluate(raw: Path, predictions: Path, **options: object) -> Evaluation:
     return evaluation
 
 
-def _figures(evaluation: Evaluation) -> list[dict]:
+def _figures(summary: Summary) -> list[dict]:
     return [
         {
             "name": each.name,
@@ -189,8 +191,9 @@ def _figures(evaluation: Evaluation) -> list[dict]:
             "mean_nsd": each.nsd.mean,
             "volume_present_ml": each.volume_present_ml.mean,
             "volume_absent_ml": each.volume_absent_ml.mean,
+            "presence_auc": each.presence_auc,
         }
-        for each in evaluation.summary.types
+        for each in summary.types
     ]
 
 
