@@ -1,7 +1,7 @@
 """Write docs/results.md from the stored results.
 
-malenia_demo --baseline -o FOLDER  (and with --minutes 60 --seed 2 --test_cases 24)
-cp FOLDER/results.json benchmarks/results/demo_5_epochs.json  (demo_20_epochs.json)
+malenia_demo --baseline -o FOLDER  (and, in another folder, with --minutes 30 --seed 2 --test_cases 24)
+python benchmarks/store_demo.py FOLDER
 python benchmarks/train_step.py -d 901 -p nnUNetMaleniaDemoPlans
 python benchmarks/write_results.py
 """
@@ -64,6 +64,14 @@ def demo_section(results: dict) -> list[str]:
         f"One run; {options['train_cases']} phantoms of seed {options['seed']}, {options['test_cases']} held out.",
         "",
         *demo_table(results),
+        "",
+        "Asked for one of two types that a phantom holds, the mask fits "
+        + "; ".join(
+            f"for {group} types the asked one better in {pairs['asked type']} of {sum(pairs.values())} pairs, the "
+            f"other one in {pairs['other type']}, neither in {pairs['neither']}"
+            for group, pairs in results["pairs"].items()
+        )
+        + ".",
         "",
     ]
 
