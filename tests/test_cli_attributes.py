@@ -227,7 +227,7 @@ REPORT = "print([name for name in ('torch', 'nnunetv2', 'pydantic', 'transformer
 
 
 def run_python(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
 
 
 def test_help_loads_no_library():

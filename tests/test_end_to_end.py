@@ -52,7 +52,7 @@ class Workspace:
             env={**self.env, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
         assert (done.returncode == 0) is ok, done.stdout
@@ -223,7 +223,7 @@ def test_training_goes_on_after_a_kill_and_validates_again(trained):
     arguments = ["nnUNetv2_train", "901", "3d_fullres", "1", "-tr", TRAINER, "-p", PLANS, "-device", "cpu"]
     arguments[0] = str(Path(sys.executable).parent / arguments[0])
     with subprocess.Popen(
-        arguments, env=trained.env, stdout=subprocess.PIPE, text=True, start_new_session=True
+        arguments, env=trained.env, stdout=subprocess.PIPE, encoding="utf-8", start_new_session=True
     ) as process:
         assert any("Epoch 1" in line for line in process.stdout)
         os.killpg(process.pid, signal.SIGKILL)  # nnU-Net's augmentation processes too, or they would wait for ever

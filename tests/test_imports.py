@@ -120,7 +120,10 @@ print(len(modules), "torch" in sys.modules)
 def loads_torch(room: str, folder: Path) -> bool:
     """Whether importing every module of a room in a Python of its own leaves torch loaded."""
     done = subprocess.run(
-        [sys.executable, "-c", IMPORT_EVERYTHING, f"{PACKAGE}.{room}"], cwd=folder, capture_output=True, text=True
+        [sys.executable, "-c", IMPORT_EVERYTHING, f"{PACKAGE}.{room}"],
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     count, loaded = done.stdout.split()

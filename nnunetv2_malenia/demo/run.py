@@ -223,7 +223,12 @@ def _run(command: str, *arguments: object, log: Path, env: dict[str, str], show:
         raise DemoError(f"{command} is not installed beside {sys.executable}; install nnunetv2_malenia again")
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
-            [executable, *words[1:]], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [executable, *words[1:]],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
         )
         for line in process.stdout:
             file.write(line)

@@ -252,7 +252,7 @@ def test_a_hub_that_cannot_be_reached_asks_for_a_local_folder(tmp_path: Path, va
         [sys.executable, "-c", code],
         env=environment | variable,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=120,
         check=True,
     )

@@ -56,8 +56,8 @@ def test_a_bad_table_and_a_folder_that_is_a_file_are_one_line(asked, arguments, 
     ("more", "said"),
     [
         (["--oracle"], "--oracle needs --any_lesion"),
-        (["--tolerance_mm", "-1"], "-1 is not a distance in mm"),
-        (["--tolerance_mm", "nan"], "nan is not a distance in mm"),
+        (["--tolerance_mm", "-1"], "-1 is not 0 or more"),
+        (["--tolerance_mm", "nan"], "nan is not 0 or more"),
         (["-np", "0"], "0 is less than 1"),
     ],
 )

@@ -25,7 +25,7 @@ NOT_SHIPPED = shutil.ignore_patterns("__pycache__", ".*")
 
 def run(*command: object, **options) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, stdin=subprocess.DEVNULL, **options
+        [str(word) for word in command], capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL, **options
     )
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done
