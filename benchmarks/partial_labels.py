@@ -1,9 +1,9 @@
 """Train on MSD and KiTS merged, and see what becomes of a lesion type where nobody drew it.
 
-    python benchmarks/partial_labels.py -o FOLDER [--epochs 5] [--cases 24]
+    python benchmarks/partial_labels.py -o FOLDER [--epochs 10] [--cases 24]
 
-Phantoms stand for the downloads: every one holds all five lesion types, but its mask shows only what its source draws
-(Task03_Liver: liver and liver tumor, and so on). malenia_convert_msd, malenia_convert_kits and malenia_merge make one
+Phantoms stand for the downloads: every one holds all six lesion types, but its mask shows only what its source draws
+(Task03_Liver: liver and liver tumor, and so on; Task08_HepaticVessel without vessels, which a phantom's truth lacks). malenia_convert_msd, malenia_convert_kits and malenia_merge make one
 data set of them, on which MaleniaTrainer is trained twice: as merged, where attributes.json says which labels each case
 annotates, and once without that, when what was not drawn is background. Then both are asked for all types in training
 cases of every source, and scored against everything that was put into the phantoms. Training cases, because the
@@ -26,18 +26,19 @@ import nibabel as nib
 import numpy as np
 
 from nnunetv2_malenia.attributes.schema import file_name
-from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, read_table, write_table
+from nnunetv2_malenia.attributes.tables import read_table, write_table
 from nnunetv2_malenia.demo.run import ALLOCATOR, PHANTOMS, PLANS, write_small_plans
 from nnunetv2_malenia.evaluation.metrics import dsc
 from nnunetv2_malenia.phantom import ORGANS, Phantom, make_phantom
 from nnunetv2_malenia.phantom.dataset import phantom_table
 
-TYPES = ("liver tumor", "lung tumor", "pancreas tumor", "colon tumor", "kidney cyst")
+TYPES = ("liver tumor", "lung tumor", "pancreas tumor", "hepatic vessel tumor", "colon tumor", "kidney cyst")
 # MSD task -> what it draws, organ or lesion type, in the order of its labels; and what MSD calls these
 TASKS = {
     "Task03_Liver": {"liver": "liver", "liver tumor": "cancer"},
     "Task06_Lung": {"lung tumor": "cancer"},
     "Task07_Pancreas": {"pancreas": "pancreas", "pancreas tumor": "cancer"},
+    "Task08_HepaticVessel": {"hepatic vessels": "Vessel", "hepatic vessel tumor": "Tumour"},
     "Task10_Colon": {"colon tumor": "colon cancer primaries"},
 }
 PATCH_SIZE, FEATURES = (24, 32, 32), (8, 32, 64, 128)
@@ -62,7 +63,7 @@ def mask_of(phantom: Phantom, drawn: tuple[str, ...]) -> np.ndarray:
     for value, name in enumerate(drawn, 1):
         if name in ORGANS:
             mask[phantom.anatomy == 1 + ORGANS.index(name)] = value
-        else:
+        elif name in TYPES:
             mask[phantom.lesion == 1 + phantom.lesion_types.index(name)] = value
     return mask
 
@@ -109,15 +110,14 @@ def prepare(out: Path, cases: int, env: dict[str, str]) -> Path:
     if not (sources / "phantoms.json").exists():
         write_sources(sources, cases)
     raw, preprocessed = Path(env["nnUNet_raw"]), Path(env["nnUNet_preprocessed"])
-    numbers = []
-    for task in TASKS:
-        number = str(int(task[4:6]))
-        run("malenia_convert_msd", "-i", sources / task, "-d", number, "--annotations", sources / "phantoms.json",
+    numbers = [str(int(task[4:6])) for task in TASKS]
+    if not (raw / "Dataset100_Merged").exists():
+        for number, task in zip(numbers, TASKS, strict=True):
+            run("malenia_convert_msd", "-i", sources / task, "-d", number, "--annotations", sources / "phantoms.json",
+                env=env, log=log)  # fmt: skip
+        run("malenia_convert_kits", "-i", sources / "kits23", "-d", "220", "--annotations", sources / "phantoms.json",
             env=env, log=log)  # fmt: skip
-        numbers.append(number)
-    run("malenia_convert_kits", "-i", sources / "kits23", "-d", "220", "--annotations", sources / "phantoms.json",
-        env=env, log=log)  # fmt: skip
-    run("malenia_merge", "-i", *numbers, "220", "-d", "Dataset100_Merged", env=env, log=log)
+        run("malenia_merge", "-i", *numbers, "220", "-d", "Dataset100_Merged", env=env, log=log)
     if not (preprocessed / "Dataset100_Merged" / "splits_final.json").exists():
         run("nnUNetv2_plan_and_preprocess", "-d", "100", "-npfp", "2", "--verify_dataset_integrity", "--no_pp",
             env=env, log=log)  # fmt: skip
@@ -155,8 +155,8 @@ def score(truth: Path, predictions: Path, asked: list[str], table_path: Path) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", type=Path, required=True, help="working folder; run again to go on")
-    parser.add_argument("--epochs", type=int, default=5, choices=(1, 5, 10, 20, 50), help="of 250 steps")
-    parser.add_argument("--cases", type=int, default=24, help="phantoms of each of the five sources")
+    parser.add_argument("--epochs", type=int, default=10, choices=(1, 5, 10, 20, 50), help="of 250 steps")
+    parser.add_argument("--cases", type=int, default=24, help="phantoms of each of the six sources")
     args = parser.parse_args()
     out = args.o.resolve()
     folders = {name: str(out / name) for name in ("nnUNet_raw", "nnUNet_preprocessed")}
@@ -175,9 +175,7 @@ def main() -> None:
     for case_id in asked:
         shutil.copy(raw / "imagesTr" / f"{case_id}_0000.nii.gz", images)
     queries = out / "asked.json"
-    table = clinical_knowledge_table()
-    lesions = {name: entry for name, entry in table.lesions.items() if name in TYPES}
-    write_table(table.model_copy(update={"lesions": lesions}), queries)
+    write_table(phantom_table(TYPES, {}, name="phantoms"), queries)
     merged = out / "merged_attributes.json"  # the raw data set's is changed for the second training
     if not merged.exists():
         shutil.copy(raw / "attributes.json", merged)
