@@ -3,11 +3,12 @@
     python benchmarks/partial_labels.py -o FOLDER [--epochs 10] [--cases 24]
 
 Phantoms stand for the downloads: every one holds all six lesion types, but its mask shows only what its source draws
-(Task03_Liver: liver and liver tumor, and so on; Task08_HepaticVessel without vessels, which a phantom's truth lacks). malenia_convert_msd, malenia_convert_kits and malenia_merge make one
-data set of them, on which MaleniaTrainer is trained twice: as merged, where attributes.json says which labels each case
-annotates, and once without that, when what was not drawn is background. Then both are asked for all types in training
-cases of every source, and scored against everything that was put into the phantoms. Training cases, because the
-question is what the labels taught there; this is no test of accuracy. Steps whose results are there are not run again.
+(Task03_Liver: liver and liver tumor, and so on; Task08_HepaticVessel without vessels, which a phantom's truth lacks).
+malenia_convert_msd, malenia_convert_kits and malenia_merge make one data set of them, on which MaleniaTrainer is
+trained twice: as merged, where attributes.json says which labels each case annotates, and once without that, when what
+was not drawn is background. Then both are asked for all types in training cases of every source, and scored against
+everything that was put into the phantoms. Training cases, because the question is what the labels taught there; this is
+no test of accuracy. Steps whose results are there are not run again.
 Writes benchmarks/results/partial_labels.json.
 """
 

@@ -68,9 +68,11 @@ def tiny_net(
     seed: int = 0,
 ) -> MaleniaNet:
     """In evaluation mode; every parameter is moved off its initial value, so that no term is left out by being zero."""
+    backbone = backbone or tiny_backbone()
     net = MaleniaNet(
-        backbone or tiny_backbone(),
+        backbone,
         config,
+        num_input_channels=next(backbone.parameters(), torch.zeros(1, 1)).shape[1],
         patch_size=list(PATCH_SIZE),
         phrase_aspect=PHRASE_ASPECT,
         trained_phrases=trained_phrases,

@@ -9,36 +9,62 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nnunetv2_malenia.network.config import NUM_ASPECTS
+from nnunetv2_malenia.network.config import EVIDENCE_ASPECTS, NUM_ASPECTS
+
+
+class AspectEmbeddings(nn.Module):
+    """Learned features and evidence to one embedding per aspect, each aspect from its own source."""
+
+    def __init__(self, features: nn.Sequential, width: int, evidence_dim: int, embedding_dim: int) -> None:
+        """features: layers that end in `width` channels. evidence_dim: 0 reads every aspect from the features."""
+        super().__init__()
+        self.embedding_dim = embedding_dim
+        of_evidence = EVIDENCE_ASPECTS if evidence_dim else ()
+        order = [*(aspect for aspect in range(NUM_ASPECTS) if aspect not in of_evidence), *of_evidence]
+        self.place = [order.index(aspect) for aspect in range(NUM_ASPECTS)]
+        num_learned = NUM_ASPECTS - len(of_evidence)
+        self.layers = nn.Sequential(*features, nn.Linear(width, num_learned * embedding_dim))
+        if evidence_dim:
+            self.evidence_layers = nn.Sequential(
+                nn.Linear(evidence_dim, width),
+                nn.GELU(),
+                nn.Linear(width, width),
+                nn.GELU(),
+                nn.Linear(width, len(of_evidence) * embedding_dim),
+            )
+
+    def forward(self, features: Tensor, evidence: Tensor | None) -> Tensor:
+        """features (B, K, F), evidence (B, K, evidence_dim), None where there is none -> (B, K, A, E)."""
+        embeddings = self.layers(features)
+        if evidence is not None:
+            embeddings = torch.cat([embeddings, self.evidence_layers(evidence)], dim=-1)
+        return embeddings.unflatten(-1, (NUM_ASPECTS, self.embedding_dim))[:, :, self.place]
 
 
 class TokenAspectHeads(nn.Module):
-    """Every aspect read from the token, and from what lies under its mask: mean and spread of the level's features.
+    """Every aspect read from the token and from what lies under its mask: mean and spread of the level's features,
+    or the mean of the evidence.
 
-    The token alone, as published, learns aspects slowly: its attention has to find the lesion first. An evidence form
-    takes the same arguments and gives the same embeddings, so it can stand in for this one.
+    The token alone, as published, learns aspects slowly: its attention has to find the lesion first.
     """
 
-    def __init__(self, token_dim: int, embedding_dim: int) -> None:
+    def __init__(self, token_dim: int, evidence_dim: int, embedding_dim: int) -> None:
         super().__init__()
-        self.embedding_dim = embedding_dim
-        self.layers = nn.Sequential(
-            nn.LayerNorm(3 * token_dim),
-            nn.Linear(3 * token_dim, 2 * token_dim),
-            nn.GELU(),
-            nn.Linear(2 * token_dim, NUM_ASPECTS * embedding_dim),
-        )
+        features = nn.Sequential(nn.LayerNorm(3 * token_dim), nn.Linear(3 * token_dim, 2 * token_dim), nn.GELU())
+        self.embeddings = AspectEmbeddings(features, 2 * token_dim, evidence_dim, embedding_dim)
 
-    def forward(self, tokens: Tensor, mask_logits: Tensor, voxels: Tensor) -> Tensor:
-        """tokens (B, N, D), mask_logits (B, N, S), projected voxels (B, S, D) -> (B, N, A, E) of unit length."""
+    def forward(self, tokens: Tensor, mask_logits: Tensor, voxels: Tensor, evidence: Tensor | None) -> Tensor:
+        """tokens (B, N, D), mask_logits (B, N, S), projected voxels (B, S, D), evidence (B, S, evidence_dim) or None
+        -> (B, N, A, E) of unit length."""
         weight = mask_logits.float().sigmoid()
         weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
         features = voxels.float()
         with torch.autocast(features.device.type, enabled=False):
             mean = weight @ features
             spread = (weight @ features.square() - mean.square()).clamp(min=1e-6).sqrt()
-        embeddings = self.layers(torch.cat([tokens, mean.to(tokens.dtype), spread.to(tokens.dtype)], dim=-1))
-        return F.normalize(embeddings.unflatten(-1, (NUM_ASPECTS, self.embedding_dim)).float(), dim=-1)
+            under = None if evidence is None else weight @ evidence
+        read = torch.cat([tokens, mean.to(tokens.dtype), spread.to(tokens.dtype)], dim=-1)
+        return F.normalize(self.embeddings(read, under).float(), dim=-1)
 
 
 class PhraseProjection(nn.Module):
@@ -67,19 +93,14 @@ class DenseAspectHeads(nn.Module):
     attributes is a conjunction of known answers.
     """
 
-    def __init__(self, channels: int, token_dim: int, embedding_dim: int) -> None:
+    def __init__(self, channels: int, width: int, evidence_dim: int, embedding_dim: int) -> None:
         super().__init__()
-        self.embedding_dim = embedding_dim
-        self.layers = nn.Sequential(
-            nn.LayerNorm(channels),
-            nn.Linear(channels, token_dim),
-            nn.GELU(),
-            nn.Linear(token_dim, NUM_ASPECTS * embedding_dim),
-        )
+        features = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width), nn.GELU())
+        self.embeddings = AspectEmbeddings(features, width, evidence_dim, embedding_dim)
 
-    def forward(self, voxels: Tensor) -> Tensor:
-        """voxels (B, S, C) -> (B, S, A, E), of any length."""
-        return self.layers(voxels).unflatten(-1, (NUM_ASPECTS, self.embedding_dim))
+    def forward(self, voxels: Tensor, evidence: Tensor | None) -> Tensor:
+        """voxels (B, S, C), evidence (B, S, evidence_dim) or None -> (B, S, A, E), of any length."""
+        return self.embeddings(voxels, evidence)
 
 
 def phrase_similarity(aspect_embeddings: Tensor, phrases: Tensor, phrase_aspect: Tensor) -> Tensor:

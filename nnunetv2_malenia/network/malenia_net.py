@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from nnunetv2_malenia.network.aspect_heads import DenseAspectHeads, MatchGate, PhraseProjection, phrase_similarity
 from nnunetv2_malenia.network.config import NUM_ASPECTS, MaleniaConfig
+from nnunetv2_malenia.network.evidence import NUM_STATISTICS, intensity_evidence
 from nnunetv2_malenia.network.fusion import CrossModalFusion
-from nnunetv2_malenia.network.mask_decoder import MaskDecoder, ScaleOutput, blocks
+from nnunetv2_malenia.network.mask_decoder import MaskDecoder, ScaleOutput, blocks, rows
 
 
 class Queries(NamedTuple):
@@ -82,6 +83,7 @@ class MaleniaNet(nn.Module):
         backbone: nn.Module,
         config: MaleniaConfig,
         *,
+        num_input_channels: int,
         patch_size: list[int],
         phrase_aspect: list[int],
         trained_phrases: list[int],
@@ -114,9 +116,10 @@ class MaleniaNet(nn.Module):
         dim, fine, full = config.token_dim, channels[self.levels[-1]], channels[-1]
         self.lesion_head = nn.Conv3d(full, 1, 1)
         self.coarse_lesion_head = nn.Conv3d(fine, 1, 1, bias=False)
-        self.mask_decoder = MaskDecoder([channels[level] for level in self.levels], config)
+        evidence_dim = num_input_channels * NUM_STATISTICS if config.evidence else 0
+        self.mask_decoder = MaskDecoder([channels[level] for level in self.levels], evidence_dim, config)
         self.phrase_projection = PhraseProjection(text_dim, config.embedding_dim)
-        self.dense_aspects = DenseAspectHeads(fine + full, dim, config.embedding_dim)
+        self.dense_aspects = DenseAspectHeads(fine + full, dim, evidence_dim, config.embedding_dim)
         self.token_gate, self.dense_gate = MatchGate(config.temperature), MatchGate(config.temperature)
         self.token_key = nn.Linear(dim, fine + 1)
         if config.num_fusion_layers:
@@ -151,21 +154,24 @@ class MaleniaNet(nn.Module):
         """x (B, C, Z, Y, X) -> MaleniaOutput for queries; without them class logits, a list with deep supervision."""
         features = decoder_features(self.decoder, self.encoder(x))
         if queries is None:
-            return self._closed_set(features)
-        return self._answer(features, queries)
+            return self._closed_set(x, features)
+        return self._answer(x, features, queries)
 
-    def _answer(self, features: list[Tensor], queries: Queries) -> MaleniaOutput:
+    def _answer(self, x: Tensor, features: list[Tensor], queries: Queries) -> MaleniaOutput:
         class_logits = [layer(feature) for layer, feature in zip(self.decoder.seg_layers, features[1:], strict=True)][
             ::-1
         ]
         fine, full = features[self.levels[-1]], features[-1]
         coarse = F.interpolate(self.coarse_lesion_head(fine), size=full.shape[2:], mode="trilinear")
         any_lesion = (self.lesion_head(full) + coarse)[:, 0]
-        tokens, scales = self.mask_decoder([features[level] for level in self.levels], any_lesion.detach())
+        evidence = intensity_evidence(x, any_lesion, fine.shape[2:]) if self.config.evidence else None
+        tokens, scales = self.mask_decoder([features[level] for level in self.levels], any_lesion.detach(), evidence)
         phrases = self.phrase_projection(queries.phrase_vectors, queries.phrase_aspect)
         averaged = F.avg_pool3d(full, blocks(full.shape[2:], fine.shape[2:]))
-        voxels = torch.cat([fine, averaged], dim=1).flatten(2).transpose(1, 2)
-        dense_similarity = phrase_similarity(self.dense_aspects(voxels), phrases, queries.phrase_aspect)
+        embeddings = self.dense_aspects(
+            rows(torch.cat([fine, averaged], dim=1)), None if evidence is None else rows(evidence)
+        )
+        dense_similarity = phrase_similarity(embeddings, phrases, queries.phrase_aspect)
         similarity = [phrase_similarity(scale.aspect_embeddings, phrases, queries.phrase_aspect) for scale in scales]
         asked = (queries.phrase_aspect, queries.is_asked, queries.is_rival)
         log_gate = self.token_gate(similarity[-1], *asked)
@@ -215,14 +221,14 @@ class MaleniaNet(nn.Module):
         fit = F.interpolate(fit, size=output.any_lesion.shape[1:], mode="trilinear")
         return output.any_lesion.float().sigmoid()[:, None] * fit
 
-    def _closed_set(self, features: list[Tensor]) -> Tensor | list[Tensor]:
+    def _closed_set(self, x: Tensor, features: list[Tensor]) -> Tensor | list[Tensor]:
         """Class logits in the data set's label order: ordinary head, its lesion channels replaced by query masks.
 
         With a softmax, a lesion's logit is logit(p) + the largest of the other channels, so that it wins where p > 0.5,
         as when it is asked for; with regions it is logit(p) itself.
         """
         asked, rival = (each.expand(features[0].shape[0], -1, -1) for each in (self.own_is_asked, self.own_is_rival))
-        output = self._answer(features, self.trained_queries(asked, rival))
+        output = self._answer(x, features, self.trained_queries(asked, rival))
         query_logits = torch.logit(self.query_probabilities(output), eps=1e-4)
         head = output.class_logits[0].float()
         base = 0.0 if self.has_regions else head[:, self.other_channels].amax(1)

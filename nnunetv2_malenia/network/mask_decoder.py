@@ -44,6 +44,11 @@ def blocks(fine: torch.Size, coarse: torch.Size) -> list[int]:
     return [size // step for size, step in zip(fine, coarse, strict=True)]
 
 
+def rows(volume: Tensor) -> Tensor:
+    """(B, C, Z, Y, X) -> (B, S, C)."""
+    return volume.flatten(2).transpose(1, 2)
+
+
 class FeedForward(nn.Sequential):
     def __init__(self, dim: int) -> None:
         super().__init__(nn.LayerNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
@@ -83,7 +88,7 @@ class MaskDecoderBlock(nn.Module):
 class MaskDecoder(nn.Module):
     """N tokens read the decoder levels coarse to fine; after each, they give masks, a lesion score and aspects."""
 
-    def __init__(self, feature_channels: list[int], config: MaleniaConfig) -> None:
+    def __init__(self, feature_channels: list[int], evidence_dim: int, config: MaleniaConfig) -> None:
         super().__init__()
         dim = config.token_dim
         self.tokens = nn.Parameter(torch.randn(config.num_tokens, dim))
@@ -95,13 +100,16 @@ class MaskDecoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.mask_embedding = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
         self.lesion_score = nn.Linear(dim, 1)
-        self.aspect_heads = TokenAspectHeads(dim, config.embedding_dim)
+        self.aspect_heads = TokenAspectHeads(dim, evidence_dim, config.embedding_dim)
 
-    def forward(self, features: list[Tensor], any_lesion: Tensor) -> tuple[Tensor, list[ScaleOutput]]:
+    def forward(
+        self, features: list[Tensor], any_lesion: Tensor, evidence: Tensor | None
+    ) -> tuple[Tensor, list[ScaleOutput]]:
         """Share the lesions out between tokens -> tokens (B, N, D), one ScaleOutput a level.
 
         features: levels (B, C_i, Z_i, Y_i, X_i), coarse to fine. any_lesion (B, Z, Y, X): log-odds of a lesion of any
         type; its maximum in each coarse voxel is every token's mask to begin with, so tokens need not find lesions.
+        evidence (B, evidence_dim, Z_f, Y_f, X_f), on the finest level, or None.
         """
         batch_size = features[0].shape[0]
         tokens = self.tokens.expand(batch_size, -1, -1)
@@ -109,7 +117,7 @@ class MaskDecoder(nn.Module):
         outputs: list[ScaleOutput] = []
         for feature, projection, block in zip(features, self.projections, self.blocks, strict=True):
             shape_zyx = feature.shape[2:]
-            voxels = projection(feature.flatten(2).transpose(1, 2))  # (B, S, D)
+            voxels = projection(rows(feature))  # (B, S, D)
             position = sine_position(shape_zyx, voxels.shape[-1], voxels.device).to(voxels.dtype)
             lesions = F.max_pool3d(any_lesion[:, None], blocks(any_lesion.shape[1:], shape_zyx)).flatten(2)  # (B, 1, S)
             if outputs:
@@ -117,15 +125,18 @@ class MaskDecoder(nn.Module):
             else:
                 mask_logits = self._masks(tokens, voxels, lesions)
             tokens = block(tokens, identity, voxels, position, mask_logits)
-            outputs.append(self._read(tokens, voxels, lesions, shape_zyx))
+            seen = None if evidence is None else rows(F.avg_pool3d(evidence, blocks(evidence.shape[2:], shape_zyx)))
+            outputs.append(self._read(tokens, voxels, lesions, seen, shape_zyx))
         return tokens, outputs
 
     def _masks(self, tokens: Tensor, voxels: Tensor, lesions: Tensor) -> Tensor:
         embedding = self.mask_embedding(self.norm(tokens)) * voxels.shape[-1] ** -0.5
         return lesions + embedding @ voxels.transpose(1, 2)
 
-    def _read(self, tokens: Tensor, voxels: Tensor, lesions: Tensor, shape_zyx: torch.Size) -> ScaleOutput:
+    def _read(
+        self, tokens: Tensor, voxels: Tensor, lesions: Tensor, evidence: Tensor | None, shape_zyx: torch.Size
+    ) -> ScaleOutput:
         mask_logits = self._masks(tokens, voxels, lesions)
         lesion_logits = self.lesion_score(self.norm(tokens)).squeeze(-1)
-        aspect_embeddings = self.aspect_heads(tokens, mask_logits, voxels)
+        aspect_embeddings = self.aspect_heads(tokens, mask_logits, voxels, evidence)
         return ScaleOutput(mask_logits.unflatten(-1, shape_zyx), lesion_logits, aspect_embeddings)

@@ -161,6 +161,7 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         return MaleniaNet(
             backbone,
             MaleniaConfig.from_dict(plans.network),
+            num_input_channels=num_input_channels,
             patch_size=list(configuration_manager.patch_size),
             phrase_aspect=[ASPECTS.index(aspect) for aspect, _ in plans.phrases],
             trained_phrases=plans.trained_index(),

@@ -172,6 +172,12 @@ class MaleniaTrainerNoFusion(MaleniaTrainer):
     config = replace(MaleniaTrainer.config, num_fusion_layers=0)
 
 
+class MaleniaTrainerNoEvidence(MaleniaTrainer):
+    """Ablation: every aspect is read from learned features, as published."""
+
+    config = replace(MaleniaTrainer.config, evidence=False)
+
+
 class MaleniaTrainerMaskBranch(MaleniaTrainer):
     """Ablation: queries are answered by the mask branch alone."""
 

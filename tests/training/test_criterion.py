@@ -292,7 +292,7 @@ def test_background_is_learned_though_every_case_lacks_a_type():
     labels = patch("two lesions")
     case_ids = {f"hides {hidden}": hidden for hidden in (2, 3)}
     partial = replace(space(), case_annotated={name: np.arange(4) != hidden for name, hidden in case_ids.items()})
-    for step in range(80):
+    for step in range(160):
         case_id, hidden = list(case_ids.items())[step % 2]
         shown = np.where(labels == hidden, 0, labels)
         terms, output, _ = loss_terms(net, shown[None], [case_id], seed=step, own_space=partial)

@@ -1,0 +1,50 @@
+"""What the image itself shows in and around a lesion, without learned features: evidence for some aspects."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nnunetv2_malenia.network.mask_decoder import blocks
+
+# windows in voxels of the level: of everything there, of what may be lesion, of what may be none
+_WINDOWS = ((1, 3), (1, 3, 5), (3, 5, 7))
+NUM_STATISTICS = 2 * sum(map(len, _WINDOWS))
+_LEAST_WEIGHT = 1e-3  # of a window without lesion, or without anything else: its plain statistics
+_LEAST_VARIANCE = 1e-3  # of an image normalised to unit variance
+
+
+@torch.no_grad()
+def intensity_evidence(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> Tensor:
+    """Mean and log standard deviation of the image in windows around every voxel of a coarser level.
+
+    image (B, C, Z, Y, X), normalised; any_lesion (B, Z, Y, X): log-odds of a lesion, which weigh the voxels of a
+    window: all alike, by the lesion's probability, or by that of no lesion -> (B, C * NUM_STATISTICS, *shape_zyx)
+    float32. Density is a matter of the inside against the outside, its variation of the spread inside, and a surface is
+    ill-defined where both mix; none of them depends on which organ this is.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        image = image.float()
+        lesion = any_lesion.float().sigmoid()[:, None]
+        plain = _block_sums(torch.ones_like(lesion), image, shape_zyx)
+        statistics = []
+        for weight, windows in zip((None, lesion, 1 - lesion), _WINDOWS, strict=True):
+            sums = plain if weight is None else _block_sums(weight, image, shape_zyx) + _LEAST_WEIGHT * plain
+            for window in windows:
+                total, first, second = _window_sums(sums, window).split([1, image.shape[1], image.shape[1]], dim=1)
+                mean = first / total
+                variance = (second / total - mean.square()).clamp(min=0)
+                statistics += [mean, (variance + _LEAST_VARIANCE).log() / 2]
+        return torch.cat(statistics, dim=1)
+
+
+def _block_sums(weight: Tensor, image: Tensor, shape_zyx: torch.Size) -> Tensor:
+    """Per voxel of the level, the averages of w, w x and w x² -> (B, 1 + 2 C, *shape_zyx)."""
+    moments = torch.cat([weight, weight * image, weight * image.square()], dim=1)
+    return F.avg_pool3d(moments, blocks(image.shape[2:], shape_zyx))
+
+
+def _window_sums(sums: Tensor, window: int) -> Tensor:
+    """Zeros beyond the border add nothing to any of the sums, so their ratios are those of what is inside."""
+    return F.avg_pool3d(F.pad(sums, [window // 2] * 6), window, stride=1)

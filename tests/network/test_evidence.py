@@ -1,0 +1,96 @@
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from references.evidence_loops import LEAST_WEIGHT, statistics_loop
+from tiny_net import CONFIG, image, tiny_net
+
+from nnunetv2_malenia.network.aspect_heads import AspectEmbeddings
+from nnunetv2_malenia.network.config import EVIDENCE_ASPECTS, NUM_ASPECTS
+from nnunetv2_malenia.network.evidence import NUM_STATISTICS, intensity_evidence
+
+close = torch.testing.assert_close
+WINDOWS = [(1, 3), (1, 3, 5), (3, 5, 7)]
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2), (1, 1, 1)])
+def test_evidence_agrees_with_plain_loops(stride):
+    level = (4, 3, 5)
+    shape = tuple(n * s for n, s in zip(level, stride, strict=True))
+    x, any_lesion = randn(1, 2, *shape), randn(1, *shape, seed=1)
+    found = intensity_evidence(x, any_lesion, torch.Size(level))
+    assert found.shape == (1, 2 * NUM_STATISTICS, *level)
+    p = any_lesion[0].sigmoid()
+    weights = (torch.ones_like(p), p + LEAST_WEIGHT, 1 - p + LEAST_WEIGHT)
+    row = 0
+    for weight, windows in zip(weights, WINDOWS, strict=True):
+        for window in windows:
+            for centre in itertools.product(*map(range, level)):
+                for channel in range(2):
+                    mean, spread = statistics_loop(x[0, channel], weight, centre, window, stride, level)
+                    assert found[0, row + channel][centre].item() == pytest.approx(mean, abs=1e-4)
+                    assert found[0, row + 2 + channel][centre].item() == pytest.approx(spread, abs=1e-3)
+            row += 4
+    assert row == found.shape[1]
+
+
+def test_inside_and_outside_are_told_apart_whatever_lies_around():
+    """A lesion of 3 in an organ of 1: the inside mean is 3, the outside mean 1, and neither is mixed."""
+    lesion = torch.zeros(1, 8, 8, 8)
+    lesion[:, 2:6, 2:6, 2:6] = 1
+    x = (1 + 2 * lesion)[:, None]
+    found = intensity_evidence(x, 60 * lesion - 30, torch.Size((4, 4, 4)))[0, :, 1, 1, 1]
+    inside, outside = found[4], found[10]  # windows of one voxel, of three
+    assert inside.item() == pytest.approx(3, abs=1e-2)
+    assert outside.item() == pytest.approx(1, abs=1e-2)
+
+
+def test_evidence_is_finite_in_an_even_image_and_where_everything_is_lesion():
+    x, sure = torch.full((1, 1, 4, 4, 4), 5.0), torch.full((1, 4, 4, 4), 200.0)
+    for any_lesion in (sure, -sure):
+        assert intensity_evidence(x, any_lesion, torch.Size((2, 2, 2))).isfinite().all()
+
+
+def test_no_gradient_goes_back_into_the_evidence_for_a_lesion():
+    any_lesion = randn(1, 4, 4, 4).requires_grad_()
+    assert not intensity_evidence(randn(1, 1, 4, 4, 4), any_lesion, torch.Size((2, 2, 2))).requires_grad
+
+
+def test_each_aspect_has_its_own_source():
+    features, evidence = randn(1, 3, 6), randn(1, 3, 4, seed=1)
+    heads = AspectEmbeddings(torch.nn.Sequential(torch.nn.Linear(6, 8)), 8, 4, 5)
+    before = heads(features, evidence)
+    assert before.shape == (1, 3, NUM_ASPECTS, 5)
+    other_features, other_evidence = heads(features + 1, evidence), heads(features, evidence + 1)
+    for aspect in range(NUM_ASPECTS):
+        of_evidence = aspect in EVIDENCE_ASPECTS
+        assert torch.equal(before[:, :, aspect], other_features[:, :, aspect]) is of_evidence
+        assert torch.equal(before[:, :, aspect], other_evidence[:, :, aspect]) is not of_evidence
+
+
+def test_density_is_read_from_the_image_and_from_no_learned_feature():
+    net, x = tiny_net(), image()
+    for head in (net.lesion_head, net.coarse_lesion_head):  # so that features do not change the windows' weights
+        torch.nn.init.zeros_(head.weight)
+    seen = []
+    net.dense_aspects.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        net(x)
+        for parameter in [*net.encoder.parameters(), *net.decoder.parameters()]:
+            parameter.add_(0.5)
+        net(x)
+    before, after = seen
+    for aspect in range(NUM_ASPECTS):
+        assert torch.equal(before[:, :, aspect], after[:, :, aspect]) is (aspect in EVIDENCE_ASPECTS)
+
+
+def test_without_evidence_every_aspect_is_read_from_learned_features():
+    net = tiny_net(replace(CONFIG, evidence=False))
+    assert not [name for name, _ in net.named_parameters() if "evidence" in name]
+    with torch.no_grad():
+        assert net(image()).isfinite().all()
