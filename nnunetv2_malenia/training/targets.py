@@ -16,6 +16,7 @@ from nnunetv2_malenia.attributes.plans import MaleniaPlans, overlap
 from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable, AttributeTableError
 
 NO, YES, UNKNOWN = 0, 1, 2
+FEATURES = ASPECTS.index("specific_features")  # a lesion has all that are listed; other lists are alternatives
 KINDS = ("full", "absent", "subset", "changed")
 
 
@@ -109,17 +110,19 @@ class AttributeSpace:
 def fit(asked: np.ndarray, has: np.ndarray, space: AttributeSpace) -> int:
     """Does a lesion with phrases `has` (V,) bool fit a query for phrases `asked` (V,) bool?
 
-    Aspect by aspect: YES with a phrase in common; NO if both state it and no phrase of the one can be true together
-    with one of the other; otherwise UNKNOWN, as when the lesion leaves it unspecified, or a lesion of the "kidney" is
-    asked for in the "left kidney". One NO decides, else one UNKNOWN.
+    Aspect by aspect: YES if the query names all that the lesion may have, or a specific feature of it; NO if both state
+    the aspect and no phrase of the one can be true together with one of the other; otherwise UNKNOWN, as when the
+    lesion leaves it unspecified, or one of the "kidney", or of the "left kidney" or the "right kidney", is asked for in
+    the "left kidney". One NO decides, else one UNKNOWN.
     """
     answer = YES
     holds = space.holds(has)
     for aspect in np.unique(space.phrase_aspect[asked]):
-        here = asked & (space.phrase_aspect == aspect)
-        if (here & has).any():
+        here = space.phrase_aspect == aspect
+        named = asked & has & here
+        if named.any() and (aspect == FEATURES or (named == has & here).all()):
             continue
-        if (here & holds).any() or not has[space.phrase_aspect == aspect].any():
+        if (asked & holds & here).any() or not (has & here).any():
             answer = UNKNOWN
         else:
             return NO

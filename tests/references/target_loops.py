@@ -7,13 +7,17 @@ import math
 NO, YES, UNKNOWN = "no", "yes", "unknown"
 
 
-def fit_loop(asked, has, aspect_of, can_coincide):
-    """Does a lesion with phrases `has` fit a query for `asked`? Sets of phrase indices; can_coincide(p, q) -> bool."""
+def fit_loop(asked, has, aspect_of, can_coincide, features=7):
+    """Does a lesion with phrases `has` fit a query for `asked`? Sets of phrase indices; can_coincide(p, q) -> bool.
+
+    features: the aspect of which a lesion has all values that are stated, and not one or another of them.
+    """
     answers = []
     for aspect in {aspect_of[p] for p in asked}:
         wanted = [p for p in asked if aspect_of[p] == aspect]
         stated = [p for p in has if aspect_of[p] == aspect]
-        if any(p == q for p in wanted for q in stated):
+        common = [p for p in stated if p in wanted]
+        if common and (aspect == features or len(common) == len(stated)):
             answers.append(YES)
         elif not stated or any(can_coincide(p, q) for p in wanted for q in stated):
             answers.append(UNKNOWN)

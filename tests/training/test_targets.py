@@ -103,8 +103,10 @@ def patch_with(*labels, shape=(4, 6, 8)):
         ({}, "kidney tumor", YES),
         ({"density": "hyperdense"}, "kidney tumor", YES),
         ({"density": "hypodense"}, "kidney tumor", NO),
-        ({"location": "left kidney"}, "kidney tumor", YES),  # one of its alternatives
-        ({"location": ["liver", "right kidney"]}, "kidney tumor", YES),  # one of the query's alternatives
+        ({"location": "left kidney"}, "kidney tumor", UNKNOWN),  # or it is in the right one
+        ({"location": ["left kidney", "right kidney"]}, "kidney tumor", YES),  # wherever it is
+        ({"location": ["left kidney", "right kidney", "liver"]}, "kidney tumor", YES),
+        ({"location": ["liver", "right kidney"]}, "kidney tumor", UNKNOWN),
         ({"location": "liver"}, "kidney tumor", NO),
         ({"shape": "irregular"}, "kidney tumor", UNKNOWN),  # its shape is not described
         ({"shape": "irregular", "density": "hyperdense"}, "kidney tumor", UNKNOWN),
@@ -125,6 +127,13 @@ def test_a_whole_organ_is_never_denied_of_a_lesion_in_a_part_of_it():
     space, phrases = space_of()
     for query in ("kidney", ["kidney", "liver"]):
         assert fit(asking(phrases, location=query), asking(phrases, location="left kidney"), space) != NO
+
+
+def test_a_lesion_has_all_specific_features_that_are_stated():
+    features = {"a": {"specific_features": ["septation", "calcification"]}, "b": {"specific_features": "cavity"}}
+    space, phrases = space_of(features, labels={"a": (1,), "b": (2,)})
+    septation = asking(phrases, specific_features="septation")
+    assert [fit(septation, has, space) for has in space.class_values] == [YES, NO]
 
 
 def test_free_text_coincides_with_nothing_but_itself():
@@ -318,7 +327,7 @@ def test_a_cases_own_attributes_replace_those_of_the_type_aspect_by_aspect():
     assert np.array_equal(of_type, space.class_values[0])
     right = asking(phrases, location="right kidney")
     assert fit(right, own, space) == NO
-    assert fit(right, of_type, space) == YES
+    assert fit(right, of_type, space) == UNKNOWN
     full_description = 1
     assert np.array_equal(targets.is_asked[0, full_description].numpy(), expected)
 
