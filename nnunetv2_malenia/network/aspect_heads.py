@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,30 +16,34 @@ from nnunetv2_malenia.network.config import EVIDENCE_ASPECTS, NUM_ASPECTS
 class AspectEmbeddings(nn.Module):
     """Learned features and evidence to one embedding per aspect, each aspect from its own source."""
 
-    def __init__(self, features: nn.Sequential, width: int, evidence_dim: int, embedding_dim: int) -> None:
-        """features: layers that end in `width` channels. evidence_dim: 0 reads every aspect from the features."""
+    def __init__(self, features: nn.Sequential, width: int, evidence_dims: Sequence[int], embedding_dim: int) -> None:
+        """features: layers that end in `width` channels. evidence_dims: channels of the evidence for each group of
+        EVIDENCE_ASPECTS; () reads every aspect from the features."""
         super().__init__()
-        self.embedding_dim = embedding_dim
-        of_evidence = EVIDENCE_ASPECTS if evidence_dim else ()
+        self.embedding_dim, self.evidence_dims = embedding_dim, list(evidence_dims)
+        groups = EVIDENCE_ASPECTS[: len(self.evidence_dims)]
+        of_evidence = [aspect for group in groups for aspect in group]
         order = [*(aspect for aspect in range(NUM_ASPECTS) if aspect not in of_evidence), *of_evidence]
         self.place = [order.index(aspect) for aspect in range(NUM_ASPECTS)]
-        num_learned = NUM_ASPECTS - len(of_evidence)
-        self.layers = nn.Sequential(*features, nn.Linear(width, num_learned * embedding_dim))
-        if evidence_dim:
-            self.evidence_layers = nn.Sequential(
-                nn.Linear(evidence_dim, width),
+        self.layers = nn.Sequential(*features, nn.Linear(width, (NUM_ASPECTS - len(of_evidence)) * embedding_dim))
+        self.evidence_layers = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(channels, width),
                 nn.GELU(),
                 nn.Linear(width, width),
                 nn.GELU(),
-                nn.Linear(width, len(of_evidence) * embedding_dim),
+                nn.Linear(width, len(group) * embedding_dim),
             )
+            for channels, group in zip(self.evidence_dims, groups, strict=True)
+        )
 
     def forward(self, features: Tensor, evidence: Tensor | None) -> Tensor:
-        """features (B, K, F), evidence (B, K, evidence_dim), None where there is none -> (B, K, A, E)."""
-        embeddings = self.layers(features)
+        """features (B, K, F), evidence (B, K, sum of evidence_dims), None where there is none -> (B, K, A, E)."""
+        parts = [self.layers(features)]
         if evidence is not None:
-            embeddings = torch.cat([embeddings, self.evidence_layers(evidence)], dim=-1)
-        return embeddings.unflatten(-1, (NUM_ASPECTS, self.embedding_dim))[:, :, self.place]
+            groups = evidence.split(self.evidence_dims, dim=-1)
+            parts += [layers(group) for layers, group in zip(self.evidence_layers, groups, strict=True)]
+        return torch.cat(parts, dim=-1).unflatten(-1, (NUM_ASPECTS, self.embedding_dim))[:, :, self.place]
 
 
 class TokenAspectHeads(nn.Module):
@@ -48,14 +53,14 @@ class TokenAspectHeads(nn.Module):
     The token alone, as published, learns aspects slowly: its attention has to find the lesion first.
     """
 
-    def __init__(self, token_dim: int, evidence_dim: int, embedding_dim: int) -> None:
+    def __init__(self, token_dim: int, evidence_dims: Sequence[int], embedding_dim: int) -> None:
         super().__init__()
         features = nn.Sequential(nn.LayerNorm(3 * token_dim), nn.Linear(3 * token_dim, 2 * token_dim), nn.GELU())
-        self.embeddings = AspectEmbeddings(features, 2 * token_dim, evidence_dim, embedding_dim)
+        self.embeddings = AspectEmbeddings(features, 2 * token_dim, evidence_dims, embedding_dim)
 
     def forward(self, tokens: Tensor, mask_logits: Tensor, voxels: Tensor, evidence: Tensor | None) -> Tensor:
-        """tokens (B, N, D), mask_logits (B, N, S), projected voxels (B, S, D), evidence (B, S, evidence_dim) or None
-        -> (B, N, A, E) of unit length."""
+        """tokens (B, N, D), mask_logits (B, N, S), projected voxels (B, S, D), evidence (B, S, sum of evidence_dims) or
+        None -> (B, N, A, E) of unit length."""
         weight = mask_logits.float().sigmoid()
         weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
         features = voxels.float()
@@ -93,13 +98,13 @@ class DenseAspectHeads(nn.Module):
     attributes is a conjunction of known answers.
     """
 
-    def __init__(self, channels: int, width: int, evidence_dim: int, embedding_dim: int) -> None:
+    def __init__(self, channels: int, width: int, evidence_dims: Sequence[int], embedding_dim: int) -> None:
         super().__init__()
         features = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width), nn.GELU())
-        self.embeddings = AspectEmbeddings(features, width, evidence_dim, embedding_dim)
+        self.embeddings = AspectEmbeddings(features, width, evidence_dims, embedding_dim)
 
     def forward(self, voxels: Tensor, evidence: Tensor | None) -> Tensor:
-        """voxels (B, S, C), evidence (B, S, evidence_dim) or None -> (B, S, A, E), of any length."""
+        """voxels (B, S, C), evidence (B, S, sum of evidence_dims) or None -> (B, S, A, E), of any length."""
         return self.embeddings(voxels, evidence)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 
 NUM_ASPECTS = 8
-EVIDENCE_ASPECTS = (2, 3, 5)  # density, density variation, surface: what the image's intensities define
+# what intensities define: near the lesion density, density variation and surface; of the whole patch enhancement
+EVIDENCE_ASPECTS = ((2, 3, 5), (4,))
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class MaleniaConfig:
     num_fusion_layers: deep-fusion layers of the text branch; 0 leaves it to the dense match alone.
     text_weight: share of the text branch in the ensemble; 0 is the mask branch alone, 1 the text branch alone.
     temperature: softmax divisor of MP-NCE, and of the odds that the match reads.
-    evidence: read EVIDENCE_ASPECTS from intensities in and around a lesion, not from learned features, which let an
-    organ stand for the attributes that its lesions had in training.
+    evidence: read EVIDENCE_ASPECTS from intensities, not from learned features, which let an organ stand for the
+    attributes that its lesions had in training.
     """
 
     num_tokens: int = 16

@@ -10,19 +10,39 @@ from nnunetv2_malenia.network.mask_decoder import blocks
 
 # windows in voxels of the level: of everything there, of what may be lesion, of what may be none
 _WINDOWS = ((1, 3), (1, 3, 5), (3, 5, 7))
-NUM_STATISTICS = 2 * sum(map(len, _WINDOWS))
+_LEVELS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # of an image normalised to unit variance
 _LEAST_WEIGHT = 1e-3  # of a window without lesion, or without anything else: its plain statistics
 _LEAST_VARIANCE = 1e-3  # of an image normalised to unit variance
 
 
+def evidence_dims(num_channels: int) -> tuple[int, int]:
+    """Channels of `intensity_evidence` for each group of EVIDENCE_ASPECTS."""
+    return num_channels * 2 * sum(map(len, _WINDOWS)), num_channels * len(_LEVELS)
+
+
 @torch.no_grad()
 def intensity_evidence(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> Tensor:
-    """Mean and log standard deviation of the image in windows around every voxel of a coarser level.
+    """Evidence for each group of EVIDENCE_ASPECTS at every voxel of a level.
 
-    image (B, C, Z, Y, X), normalised; any_lesion (B, Z, Y, X): log-odds of a lesion, which weigh the voxels of a
-    window: all alike, by the lesion's probability, or by that of no lesion -> (B, C * NUM_STATISTICS, *shape_zyx)
-    float32. Density is a matter of the inside against the outside, its variation of the spread inside, and a surface is
-    ill-defined where both mix; none of them depends on which organ this is.
+    image (B, C, Z, Y, X), normalised; any_lesion (B, Z, Y, X): log-odds of a lesion
+    -> (B, sum of evidence_dims(C), *shape_zyx) float32.
+    """
+    local = local_statistics(image, any_lesion, shape_zyx)
+    return torch.cat([local, intensity_distribution(image)[..., None, None, None].expand(-1, -1, *shape_zyx)], dim=1)
+
+
+def intensity_distribution(image: Tensor) -> Tensor:
+    """The share of a patch's voxels above each of some levels: contrast medium makes organs bright -> (B, C * L)."""
+    voxels = image.float().flatten(2)
+    return torch.stack([(voxels > level).float().mean(2) for level in _LEVELS], dim=2).flatten(1)
+
+
+def local_statistics(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> Tensor:
+    """Mean and log standard deviation of the image in windows around every voxel of a level.
+
+    The voxels of a window weigh all alike, by the probability of a lesion, or by that of no lesion. Density is a matter
+    of the inside against the outside, its variation of the spread inside, and a surface is ill-defined where both mix;
+    none of them depends on which organ this is.
     """
     with torch.autocast(image.device.type, enabled=False):
         image = image.float()

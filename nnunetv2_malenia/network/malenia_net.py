@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nnunetv2_malenia.network.aspect_heads import DenseAspectHeads, MatchGate, PhraseProjection, phrase_similarity
 from nnunetv2_malenia.network.config import NUM_ASPECTS, MaleniaConfig
-from nnunetv2_malenia.network.evidence import NUM_STATISTICS, intensity_evidence
+from nnunetv2_malenia.network.evidence import evidence_dims, intensity_evidence
 from nnunetv2_malenia.network.fusion import CrossModalFusion
 from nnunetv2_malenia.network.mask_decoder import MaskDecoder, ScaleOutput, blocks, rows
 
@@ -116,10 +116,10 @@ class MaleniaNet(nn.Module):
         dim, fine, full = config.token_dim, channels[self.levels[-1]], channels[-1]
         self.lesion_head = nn.Conv3d(full, 1, 1)
         self.coarse_lesion_head = nn.Conv3d(fine, 1, 1, bias=False)
-        evidence_dim = num_input_channels * NUM_STATISTICS if config.evidence else 0
-        self.mask_decoder = MaskDecoder([channels[level] for level in self.levels], evidence_dim, config)
+        of_evidence = evidence_dims(num_input_channels) if config.evidence else ()
+        self.mask_decoder = MaskDecoder([channels[level] for level in self.levels], of_evidence, config)
         self.phrase_projection = PhraseProjection(text_dim, config.embedding_dim)
-        self.dense_aspects = DenseAspectHeads(fine + full, dim, evidence_dim, config.embedding_dim)
+        self.dense_aspects = DenseAspectHeads(fine + full, dim, of_evidence, config.embedding_dim)
         self.token_gate, self.dense_gate = MatchGate(config.temperature), MatchGate(config.temperature)
         self.token_key = nn.Linear(dim, fine + 1)
         if config.num_fusion_layers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -88,7 +89,7 @@ class MaskDecoderBlock(nn.Module):
 class MaskDecoder(nn.Module):
     """N tokens read the decoder levels coarse to fine; after each, they give masks, a lesion score and aspects."""
 
-    def __init__(self, feature_channels: list[int], evidence_dim: int, config: MaleniaConfig) -> None:
+    def __init__(self, feature_channels: list[int], evidence_dims: Sequence[int], config: MaleniaConfig) -> None:
         super().__init__()
         dim = config.token_dim
         self.tokens = nn.Parameter(torch.randn(config.num_tokens, dim))
@@ -100,7 +101,7 @@ class MaskDecoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.mask_embedding = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
         self.lesion_score = nn.Linear(dim, 1)
-        self.aspect_heads = TokenAspectHeads(dim, evidence_dim, config.embedding_dim)
+        self.aspect_heads = TokenAspectHeads(dim, evidence_dims, config.embedding_dim)
 
     def forward(
         self, features: list[Tensor], any_lesion: Tensor, evidence: Tensor | None
@@ -109,7 +110,7 @@ class MaskDecoder(nn.Module):
 
         features: levels (B, C_i, Z_i, Y_i, X_i), coarse to fine. any_lesion (B, Z, Y, X): log-odds of a lesion of any
         type; its maximum in each coarse voxel is every token's mask to begin with, so tokens need not find lesions.
-        evidence (B, evidence_dim, Z_f, Y_f, X_f), on the finest level, or None.
+        evidence (B, sum of evidence_dims, Z_f, Y_f, X_f), on the finest level, or None.
         """
         batch_size = features[0].shape[0]
         tokens = self.tokens.expand(batch_size, -1, -1)

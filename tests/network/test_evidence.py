@@ -8,9 +8,15 @@ from tiny_net import CONFIG, image, tiny_net
 
 from nnunetv2_malenia.network.aspect_heads import AspectEmbeddings
 from nnunetv2_malenia.network.config import EVIDENCE_ASPECTS, NUM_ASPECTS
-from nnunetv2_malenia.network.evidence import NUM_STATISTICS, intensity_evidence
+from nnunetv2_malenia.network.evidence import (
+    evidence_dims,
+    intensity_distribution,
+    intensity_evidence,
+    local_statistics,
+)
 
 close = torch.testing.assert_close
+LEARNED = [0, 1, 6, 7]  # location, shape, relationship, specific features
 WINDOWS = [(1, 3), (1, 3, 5), (3, 5, 7)]
 
 
@@ -23,8 +29,8 @@ def test_evidence_agrees_with_plain_loops(stride):
     level = (4, 3, 5)
     shape = tuple(n * s for n, s in zip(level, stride, strict=True))
     x, any_lesion = randn(1, 2, *shape), randn(1, *shape, seed=1)
-    found = intensity_evidence(x, any_lesion, torch.Size(level))
-    assert found.shape == (1, 2 * NUM_STATISTICS, *level)
+    found = local_statistics(x, any_lesion, torch.Size(level))
+    assert found.shape == (1, evidence_dims(2)[0], *level)
     p = any_lesion[0].sigmoid()
     weights = (torch.ones_like(p), p + LEAST_WEIGHT, 1 - p + LEAST_WEIGHT)
     row = 0
@@ -44,7 +50,7 @@ def test_inside_and_outside_are_told_apart_whatever_lies_around():
     lesion = torch.zeros(1, 8, 8, 8)
     lesion[:, 2:6, 2:6, 2:6] = 1
     x = (1 + 2 * lesion)[:, None]
-    found = intensity_evidence(x, 60 * lesion - 30, torch.Size((4, 4, 4)))[0, :, 1, 1, 1]
+    found = local_statistics(x, 60 * lesion - 30, torch.Size((4, 4, 4)))[0, :, 1, 1, 1]
     inside, outside = found[4], found[10]  # windows of one voxel, of three
     assert inside.item() == pytest.approx(3, abs=1e-2)
     assert outside.item() == pytest.approx(1, abs=1e-2)
@@ -61,19 +67,29 @@ def test_no_gradient_goes_back_into_the_evidence_for_a_lesion():
     assert not intensity_evidence(randn(1, 1, 4, 4, 4), any_lesion, torch.Size((2, 2, 2))).requires_grad
 
 
+def test_the_distribution_is_the_share_of_voxels_above_each_level():
+    x = torch.tensor([-3.0, -0.7, 0.2, 5.0]).view(1, 1, 1, 2, 2).repeat(2, 2, 1, 1, 1)
+    expected = torch.tensor([0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25])  # above -2, -1, -0.5, 0, 0.5, ..., 3
+    close(intensity_distribution(x), expected.repeat(2, 2))
+
+
 def test_each_aspect_has_its_own_source():
-    features, evidence = randn(1, 3, 6), randn(1, 3, 4, seed=1)
-    heads = AspectEmbeddings(torch.nn.Sequential(torch.nn.Linear(6, 8)), 8, 4, 5)
-    before = heads(features, evidence)
+    sources = [randn(1, 3, channels, seed=channels) for channels in (6, 4, 2)]
+    heads = AspectEmbeddings(torch.nn.Sequential(torch.nn.Linear(6, 8)), 8, (4, 2), 5)
+
+    def read(changed=None):
+        features, near, far = (source + (i == changed) for i, source in enumerate(sources))
+        return heads(features, torch.cat([near, far], dim=-1))
+
+    before = read()
     assert before.shape == (1, 3, NUM_ASPECTS, 5)
-    other_features, other_evidence = heads(features + 1, evidence), heads(features, evidence + 1)
-    for aspect in range(NUM_ASPECTS):
-        of_evidence = aspect in EVIDENCE_ASPECTS
-        assert torch.equal(before[:, :, aspect], other_features[:, :, aspect]) is of_evidence
-        assert torch.equal(before[:, :, aspect], other_evidence[:, :, aspect]) is not of_evidence
+    for changed, own in enumerate([LEARNED, *EVIDENCE_ASPECTS]):
+        after = read(changed)
+        for aspect in range(NUM_ASPECTS):
+            assert torch.equal(before[:, :, aspect], after[:, :, aspect]) is (aspect not in own)
 
 
-def test_density_is_read_from_the_image_and_from_no_learned_feature():
+def test_evidence_is_read_from_the_image_and_from_no_learned_feature():
     net, x = tiny_net(), image()
     for head in (net.lesion_head, net.coarse_lesion_head):  # so that features do not change the windows' weights
         torch.nn.init.zeros_(head.weight)
@@ -86,7 +102,7 @@ def test_density_is_read_from_the_image_and_from_no_learned_feature():
         net(x)
     before, after = seen
     for aspect in range(NUM_ASPECTS):
-        assert torch.equal(before[:, :, aspect], after[:, :, aspect]) is (aspect in EVIDENCE_ASPECTS)
+        assert torch.equal(before[:, :, aspect], after[:, :, aspect]) is (aspect not in LEARNED)
 
 
 def test_without_evidence_every_aspect_is_read_from_learned_features():
