@@ -34,6 +34,7 @@ from nnunetv2_malenia.dataset_conversion.sources import ConversionError, SourceF
 from nnunetv2_malenia.dataset_conversion.summary import CaseSummary, Summary, count_lesions
 
 SUMMARY_NAME = "conversion_summary.json"
+NO_TYPES = ("background", "ignore")
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def _summarise(plan: Plan, examined: Sequence[Examined], faults: Sequence[Fault]
         )
         for each in examined
     }
-    names = dict.fromkeys(name for labels in plan.labels.values() for name, value in labels.items() if value)
+    names = dict.fromkeys(name for labels in plan.labels.values() for name in labels if name not in NO_TYPES)
     return Summary(
         dataset=plan.folder.name,
         labels=tuple(names),

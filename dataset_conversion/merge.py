@@ -26,6 +26,7 @@ from nnunetv2_malenia.dataset_conversion.sources import ConversionError, FileInF
 from nnunetv2_malenia.dataset_conversion.summary import Summary
 
 TEST_TABLE = "test_attributes.json"
+IGNORE = "ignore"  # nnU-Net's name of the label that no loss looks at
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,21 @@ class _Source:
 
 
 def merge(
-    sources: Sequence[Path], raw_folder: Path, dataset: str, options: Options, holdout: Iterable[str] = ()
+    sources: Sequence[Path],
+    raw_folder: Path,
+    dataset: str,
+    options: Options,
+    holdout: Iterable[str] = (),
+    *,
+    keep_seen: bool = False,
 ) -> Summary:
     """Merge raw data sets (their training cases) into one; every case lists the labels that its data set annotates.
 
     holdout: lesion types that must not be seen in training. Cases that show one go to imagesTs and labelsTs, with the
     label map of labelsTs.json; a label that is then shown by no training case is held out too, and told. Held-out
     types are no labels of dataset.json. test_attributes.json describes all types, to query with.
+    keep_seen: cases that show a lesion of another type too stay in training; there, held-out lesions have nnU-Net's
+    ignore label.
     Raises ConversionError for labels that clash, and BadCasesError before anything is written.
     """
     folder = new_dataset_folder(raw_folder, dataset, "Merged")
@@ -79,7 +88,7 @@ def merge(
     plan, entries = _plan(folder, found, lesions)
     examined, faults = examine(plan, options)
     if unseen:
-        plan, examined = _hold_out(plan, examined, unseen, entries)
+        plan, examined = _hold_out(plan, examined, unseen, entries, keep_seen=keep_seen)
     plan = replace(plan, tables=_tables(plan, examined, lesions, entries))
     return store(plan, examined, faults, options)
 
@@ -101,7 +110,7 @@ def _read_sources(folders: Sequence[Path]) -> list[_Source]:
 def _read_source(folder: Path, spelling: dict[str, str]) -> _Source:
     about = load_json(FileInFolder(folder / "dataset.json"))
     labels = {name: value for name, value in about["labels"].items() if name != "background"}
-    if "ignore" in labels or not all(isinstance(value, int) for value in labels.values()):
+    if IGNORE in labels or not all(isinstance(value, int) for value in labels.values()):
         raise ConversionError(f"{folder}: regions or an ignore label cannot be merged; give plain labels: {labels}")
     if about["file_ending"] != FILE_ENDING:
         raise ConversionError(f"{folder}: files end in {about['file_ending']}; store them as {FILE_ENDING}")
@@ -216,21 +225,44 @@ def _case_ids(sources: Sequence[_Source]) -> Iterable[tuple[_Source, str, str]]:
 
 
 def _hold_out(
-    plan: Plan, examined: Sequence[Examined], unseen: set[str], entries: Mapping[str, CaseEntry]
+    plan: Plan, examined: Sequence[Examined], unseen: set[str], entries: Mapping[str, CaseEntry], *, keep_seen: bool
 ) -> tuple[Plan, list[Examined]]:
     """Move cases that show an unseen type to the test side, and labels that nothing is left of with them."""
-    training = [each for each in examined if not unseen & each.voxels.keys()]
+    seen_lesions = plan.lesions - unseen if keep_seen else frozenset()
+    tests = {
+        each.case.case_id for each in examined if unseen & each.voxels.keys() and not seen_lesions & each.voxels.keys()
+    }
+    training = [each for each in examined if each.case.case_id not in tests]
     if not training:
         raise ConversionError(f"every case shows one of {sorted(unseen)}; hold out fewer types, or add a data set")
-    left = {name for each in training for name in each.voxels}
+    left = {name for each in training for name in each.voxels} - unseen
     lost = {name for each in examined for name in each.voxels} - left - unseen
     names = [name for name in plan.labels[TRAINING] if name != "background"]
     seen = [name for name in names if name not in unseen | lost]
-    labels = {TRAINING: _numbered(seen), TEST: _numbered([*seen, *(name for name in names if name not in seen)])}
-    split = [_with_part(each, TEST if unseen & each.voxels.keys() else TRAINING, labels) for each in examined]
-    annotated = [entries[each.case.case_id].annotated for each in training]
-    notes = (*_notes_on_unseen(sorted(unseen), annotated), *_notes_on_lost(sorted(lost)))
+    ignored = [each for each in training if unseen & each.voxels.keys()]
+    labels = {
+        TRAINING: _numbered([*seen, IGNORE] if ignored else seen),
+        TEST: _numbered([*seen, *(name for name in names if name not in seen)]),
+    }
+    split = [
+        _with_part(each, TEST, labels)
+        if each.case.case_id in tests
+        else _with_part(_ignoring(each, unseen), TRAINING, labels)
+        for each in examined
+    ]
+    annotated = [entries[each.case.case_id].annotated for each in training if each not in ignored]
+    notes = (*_notes_on_unseen(sorted(unseen), annotated, ignored), *_notes_on_lost(sorted(lost)))
     return replace(plan, labels=labels, notes=(*plan.notes, *notes)), split
+
+
+def _ignoring(examined: Examined, unseen: set[str]) -> Examined:
+    """The same case with held-out lesions as voxels that nnU-Net ignores."""
+    if not unseen & examined.voxels.keys():
+        return examined
+    names = {value: IGNORE if name in unseen else name for value, name in examined.case.names.items()}
+    shown = {name: count for name, count in examined.voxels.items() if name not in unseen}
+    lesions = {name: count for name, count in examined.lesions.items() if name not in unseen}
+    return replace(examined, case=replace(examined.case, names=names), voxels=shown, lesions=lesions)
 
 
 def _with_part(examined: Examined, part: str, labels: Mapping[str, Mapping[str, int]]) -> Examined:
@@ -239,13 +271,16 @@ def _with_part(examined: Examined, part: str, labels: Mapping[str, Mapping[str, 
     return replace(examined, case=replace(examined.case, part=part, names=names))
 
 
-def _notes_on_unseen(unseen: Iterable[str], annotated: Sequence[Sequence[str]]) -> Iterator[str]:
-    """annotated: the labels annotated in each training case."""
+def _notes_on_unseen(
+    unseen: Iterable[str], annotated: Sequence[Sequence[str]], ignored: Sequence[Examined]
+) -> Iterator[str]:
+    """annotated: the labels annotated in each training case without a held-out lesion; ignored: the other cases."""
     for name in unseen:
         free = sum(name in labels for labels in annotated)
+        shown = sum(name in each.voxels for each in ignored)
         yield (
             f"{name} is held out: no training case shows it, {free} are known to be free of it, in "
-            f"{len(annotated) - free} it is not annotated"
+            f"{len(annotated) - free} it is not annotated" + (f", in {shown} it is ignored" if shown else "")
         )
 
 

@@ -68,6 +68,8 @@ def merge(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("-i", required=True, nargs="+", metavar="DATASET", help="ids, names or folders of data sets")
     parser.add_argument("--holdout", default="", metavar="TYPES", help="lesion types, separated by commas, that "
                         "training must not show: cases that do become test cases")  # fmt: skip
+    parser.add_argument("--keep_seen", action="store_true", help="with --holdout: cases that show a lesion of another "
+                        "type too stay in training, and held-out lesions are ignored there")  # fmt: skip
     args = _parse_conversion(parser, argv)
 
     from nnunetv2_malenia.dataset_conversion.merge import find_dataset
@@ -75,7 +77,12 @@ def merge(argv: Sequence[str] | None = None) -> int | None:
 
     sources = [find_dataset(args.o, text) for text in args.i]
     holdout = [name.strip() for name in args.holdout.split(",") if name.strip()]
-    return _print_summary(args, lambda: merge_datasets(sources, args.o, args.d, _options(args), holdout))
+    if args.keep_seen and not holdout:
+        parser.error("--keep_seen needs --holdout")
+    return _print_summary(
+        args,
+        lambda: merge_datasets(sources, args.o, args.d, _options(args), holdout, keep_seen=args.keep_seen),
+    )
 
 
 def _add_annotations(parser: argparse.ArgumentParser, more: str = "") -> None:

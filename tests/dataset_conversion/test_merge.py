@@ -115,6 +115,32 @@ def test_holding_types_out_makes_the_published_split(raw, everything, capsys):
     assert "kidney tumor is held out: no training case shows it, 1 are known to be free of it, in 8 it is not" in told
 
 
+def test_cases_with_a_seen_lesion_can_stay_in_training_with_held_out_ones_ignored(raw, everything, capsys):
+    assert run(raw, *everything, options=("--holdout", UNSEEN, "--keep_seen")) == 0
+    folder = raw / "Dataset100_Merged"
+    labels = read(folder)["labels"]
+    assert labels["ignore"] == len(labels) - 1
+    assert not set(UNSEEN.split(",")) & labels.keys()
+    test_cases = {path.name.removesuffix(".nii.gz") for path in (folder / "labelsTs").iterdir()}
+    assert "case_00000" not in test_cases  # it shows a cyst too
+    assert "case_00001" in test_cases
+    own = stored(folder / "labelsTr" / "case_00000.nii.gz")
+    assert (own == mask(*(labels[name] for name in ("kidney", "ignore", "kidney cyst")))).all()
+    told = capsys.readouterr().out
+    assert "kidney tumor is held out: no training case shows it, 1 are known to be free of it" in told
+    assert "in 1 it is ignored" in told
+    assert "ignore " not in told.replace("it is ignored", "")
+    summary = read(folder, "conversion_summary.json")
+    assert set(summary["types"]["kidney tumor"]) == {"test"}
+    assert summary["types"]["kidney cyst"]["training"]["cases"] == 2
+
+
+def test_keeping_seen_lesions_needs_types_to_hold_out(raw, everything, capsys):
+    with pytest.raises(SystemExit):
+        run(raw, *everything, options=("--keep_seen",))
+    assert "--keep_seen needs --holdout" in capsys.readouterr().err
+
+
 def test_no_held_out_type_is_in_the_training_masks_or_the_training_table(raw, everything):
     assert run(raw, *everything, options=("--holdout", UNSEEN)) == 0
     folder = raw / "Dataset100_Merged"
@@ -155,7 +181,9 @@ def test_the_trainer_takes_the_merge_and_knows_what_is_annotated(raw, everything
     assert not known.any()
 
 
-@pytest.mark.parametrize("options", [(), ("--holdout", UNSEEN)], ids=["all seen", "split"])
+@pytest.mark.parametrize(
+    "options", [(), ("--holdout", UNSEEN), ("--holdout", UNSEEN, "--keep_seen")], ids=["all seen", "split", "ignored"]
+)
 def test_nnunet_verifies_the_merge(raw, everything, options, capsys):
     assert run(raw, *everything, options=options) == 0
     verify_dataset_integrity(str(raw / "Dataset100_Merged"), num_processes=1)
