@@ -199,22 +199,21 @@ def main() -> None:
             "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", "--disable_tta", "--save_masks",
             env=variant_env, log=out / f"predict_{variant}.log")  # fmt: skip
         results[variant] = score(out / "sources" / "truth", predictions, asked, merged)
-    for variant, rows in results.items():
-        for row in rows:
+        for row in results[variant]:
             where = "annotated" if row["annotated"] else "not annotated"
-            print(f"{variant:<12}{row['name']:<16}{where:<15}{row['cases']:>4}{row['mean_dsc']:>7.2f}"
+            print(f"{variant:<12}{row['name']:<22}{where:<15}{row['cases']:>4}{row['mean_dsc']:>7.2f}"
                   f"{row['volume_ratio']:>7.2f}")  # fmt: skip
-    content = {
-        "data": "phantoms in the layouts of MSD and KiTS23; not clinical",
-        "seed": SEED,
-        "epochs": args.epochs,
-        "cases_per_source": args.cases,
-        "asked_per_source": ASKED_PER_SOURCE,
-        "patch_size": PATCH_SIZE,
-        "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2", "torch")},
-        **results,
-    }
-    (Path(__file__).parent / "results" / "partial_labels.json").write_text(json.dumps(content, indent=2) + "\n")
+        content = {
+            "data": "phantoms in the layouts of MSD and KiTS23; not clinical",
+            "seed": SEED,
+            "epochs": args.epochs,
+            "cases_per_source": args.cases,
+            "asked_per_source": ASKED_PER_SOURCE,
+            "patch_size": PATCH_SIZE,
+            "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2", "torch")},
+            **results,
+        }
+        (Path(__file__).parent / "results" / "partial_labels.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

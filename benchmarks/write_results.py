@@ -81,7 +81,7 @@ def partial_section(results: dict) -> list[str]:
         "| not drawn is | lesion type | cases | drawn there | DSC | ml found / ml there |",
         "|---" * 6 + "|",
     ]
-    trainings = ("unknown", "background")
+    trainings = [key for key in ("unknown", "background") if key in results]
     found = {row["name"] for key in trainings for row in results[key] if row["volume_ratio"] > 0}
     for key in trainings:
         for row in results[key]:
