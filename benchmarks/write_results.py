@@ -1,6 +1,6 @@
 """Write docs/results.md from the stored results.
 
-malenia_demo --baseline -o FOLDER  (and, in another folder, with --minutes 30 --seed 2 --test_cases 24)
+malenia_demo --train --baseline -o FOLDER  (and, in another folder, with --minutes 30 --seed 2 --test_cases 24)
 python benchmarks/store_demo.py FOLDER
 python benchmarks/train_step.py -d 901 -p nnUNetMaleniaDemoPlans
 python benchmarks/write_results.py
@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 HERE = Path(__file__).parent
-DEFAULTS = {"minutes": 15, "seed": 0, "test_cases": 16}  # malenia_demo's
+DEFAULTS = {"minutes": 15, "seed": 0, "test_cases": 16}  # malenia_demo --train's
 
 
 def number(value: float | None, digits: int) -> str:
@@ -53,7 +53,7 @@ def command(results: dict) -> str:
     options = results["options"]
     given = [f" --minutes {options['minutes']}"] if options["minutes"] != DEFAULTS["minutes"] else []
     given += [f" --{name} {options[name]}" for name in ("seed", "test_cases") if options[name] != DEFAULTS[name]]
-    return "malenia_demo --baseline" + "".join(given)
+    return "malenia_demo --train --baseline" + "".join(given)
 
 
 def demo_section(results: dict) -> list[str]:

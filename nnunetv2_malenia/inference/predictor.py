@@ -26,7 +26,13 @@ from nnunetv2_malenia.inference.batch import answer_cases
 from nnunetv2_malenia.inference.cases import find_cases
 from nnunetv2_malenia.inference.export import CaseExport, OutputOptions
 from nnunetv2_malenia.inference.input_checks import sha256_of
-from nnunetv2_malenia.inference.model_folder import PredictionError, find_folds, load_checkpoint
+from nnunetv2_malenia.inference.model_folder import (
+    PredictionError,
+    checkpoint_file,
+    find_folds,
+    find_model,
+    load_checkpoint,
+)
 from nnunetv2_malenia.inference.prediction import Prediction, predict_images
 from nnunetv2_malenia.inference.preparation import Preparation
 from nnunetv2_malenia.inference.questions import check_file_names, is_seen, query_tensors
@@ -58,9 +64,11 @@ class MaleniaPredictor(nnUNetPredictor):
         use_mirroring: bool = True,
         show_progress: bool = False,
     ) -> MaleniaPredictor:
-        """A predictor with the model of a folder that nnUNetv2_train made; folds: to ensemble, None for all.
+        """A predictor with the model of a folder that nnUNetv2_train made, or a shipped one by its name, such as
+        "phantom"; folds: to ensemble, None for all.
 
-        Raises PredictionError when the folder is not of a MaleniaTrainer or holds no trained fold.
+        Raises PredictionError when the folder is not of a MaleniaTrainer or holds no trained fold, or no shipped model
+        has that name.
         """
         predictor = cls(
             tile_step_size=tile_step_size,
@@ -68,7 +76,7 @@ class MaleniaPredictor(nnUNetPredictor):
             device=torch.device(device),
             allow_tqdm=show_progress,
         )
-        predictor.initialize_from_trained_model_folder(str(folder), folds, checkpoint_name)
+        predictor.initialize_from_trained_model_folder(str(find_model(folder)), folds, checkpoint_name)
         return predictor
 
     def initialize_from_trained_model_folder(
@@ -77,7 +85,7 @@ class MaleniaPredictor(nnUNetPredictor):
         use_folds: Sequence[int | str] | None,
         checkpoint_name: str = "checkpoint_final.pth",
     ) -> None:
-        """nnU-Net 2.8's method with checkpoints read as plain weights.
+        """nnU-Net 2.8's method with checkpoints read as plain weights, those that ship too.
 
         Raises PredictionError when the folder is not of a MaleniaTrainer or holds no trained fold.
         """
@@ -91,7 +99,7 @@ class MaleniaPredictor(nnUNetPredictor):
         folds = list(use_folds) if use_folds is not None else find_folds(folder, checkpoint_name)
         if not folds:
             raise PredictionError(f"{folder} has no fold_X/{checkpoint_name}; train one first, or choose -chk")
-        paths = [folder / f"fold_{fold}" / checkpoint_name for fold in folds]
+        paths = [checkpoint_file(folder, fold, checkpoint_name) for fold in folds]
         checkpoints = [load_checkpoint(path) for path in paths]
         self.model_files = {
             path.relative_to(folder).as_posix(): sha256_of(path) for path in (folder / "plans.json", *paths)
