@@ -56,6 +56,8 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("--min_volume", type=not_negative, default=0.0, metavar="ML",
                         help="leave out connected components of fewer ml than this (default: %(default)s)")  # fmt: skip
     parser.add_argument("--save_masks", action="store_true", help="write each query's own mask to masks/CASE/")
+    parser.add_argument("--save_dicom_seg", action="store_true",
+                        help="write the masks to CASE.seg.dcm (DICOM-SEG) too; for DICOM series")  # fmt: skip
     parser.add_argument("--save_probabilities", action="store_true", help="write all probability maps to CASE.npz")
     parser.add_argument("--continue_prediction", action="store_true",
                         help="keep answers of an earlier run that still hold: same image, model, queries and options, "
@@ -102,7 +104,7 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     run = predictor.predict_cases(
         args.i,
         args.o,
-        OutputOptions(args.threshold, args.min_volume, args.save_masks, args.save_probabilities),
+        OutputOptions(args.threshold, args.min_volume, args.save_masks, args.save_probabilities, args.save_dicom_seg),
         overwrite=not args.continue_prediction,
         num_parts=args.num_parts,
         part_id=args.part_id,

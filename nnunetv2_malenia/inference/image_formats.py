@@ -54,7 +54,11 @@ def _read_file(path: Path) -> sitk.Image:
     return sitk.ReadImage(str(path))
 
 
-def _read_series(folder: Path) -> sitk.Image:
+def series_files(folder: Path) -> tuple[str, ...]:
+    """The files of a folder's one DICOM series, by slice position, in the order in which SimpleITK reads them.
+
+    Raises InputError for a folder with several series, or a series that is no regular volume.
+    """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if not series:
         raise InputError(f"{folder.name}: no readable DICOM series; export or copy it again")
@@ -70,8 +74,12 @@ def _read_series(folder: Path) -> sitk.Image:
     if left_out:
         raise InputError(f"{folder.name}: {left_out} DICOM files cannot be read as slices; export or copy them again")
     _check_slices(folder.name, [_header(name) for name in names])
+    return names
+
+
+def _read_series(folder: Path) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(names)
+    reader.SetFileNames(series_files(folder))
     return reader.Execute()
 
 

@@ -24,6 +24,7 @@ from nnunetv2_malenia.attributes.tables import queries
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
 from nnunetv2_malenia.inference.batch import answer_cases
 from nnunetv2_malenia.inference.cases import find_cases
+from nnunetv2_malenia.inference.dicom_seg import check_dicom_seg
 from nnunetv2_malenia.inference.export import CaseExport, OutputOptions
 from nnunetv2_malenia.inference.input_checks import sha256_of
 from nnunetv2_malenia.inference.model_folder import (
@@ -208,6 +209,8 @@ class MaleniaPredictor(nnUNetPredictor):
         folder = source if source.is_dir() else source.parent
         if output_folder.resolve() == folder.resolve():
             raise PredictionError(f"{output_folder} holds the images, which results could overwrite; choose another -o")
+        if options.save_dicom_seg:
+            check_dicom_seg(found.files)
         check_no_other_questions(output_folder, list(found.files), [query.name for query in self.queries])
         record = RunRecord(
             model_folder=str(self.model_folder.resolve()),
