@@ -59,6 +59,7 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("--save_dicom_seg", action="store_true",
                         help="write the masks to CASE.seg.dcm (DICOM-SEG) too; for DICOM series")  # fmt: skip
     parser.add_argument("--save_probabilities", action="store_true", help="write all probability maps to CASE.npz")
+    parser.add_argument("--report", action="store_true", help="write report.html: all answers and images to look at")
     parser.add_argument("--continue_prediction", action="store_true",
                         help="keep answers of an earlier run that still hold: same image, model, queries and options, "
                         "files intact")  # fmt: skip
@@ -112,6 +113,10 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
         num_processes_export=args.nps,
         arguments={name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
     )
+    if args.report:
+        from nnunetv2_malenia.report.html import write_report
+
+        print(f"report: {write_report(args.o / f'run{run.part}.json', args.i)}")
     return _report_run(run, args.o)
 
 
