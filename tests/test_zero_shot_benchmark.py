@@ -124,7 +124,7 @@ def test_what_is_published_is_stored_and_shown_with_a_picture(folder, tmp_path):
 
     publish([folder], repository)
 
-    page = (repository / "docs" / "benchmarks.md").read_text()
+    page = (repository / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert "| MaleniaTrainer | 0.60 ± 0.17 |" in page
     assert "not clinical" in page
     picture = repository / "docs" / "benchmarks_small.png"
