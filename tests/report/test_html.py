@@ -144,7 +144,7 @@ def test_one_image_as_source(run):
     run.answer("a", ct(), {"liver tumor": TUMOR})
     run.files.finish()
 
-    assert "case-1-image" in write_report(run.run_json, run.source / "a_0000.nii.gz").read_text()
+    assert "case-1-image" in write_report(run.run_json, run.source / "a_0000.nii.gz").read_text(encoding="utf-8")
 
 
 def test_a_report_that_cannot_be_written_leaves_no_part_of_it(run, monkeypatch):
