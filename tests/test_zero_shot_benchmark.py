@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.zero_shot import datasets
+from benchmarks.zero_shot.beds import ct_bed, kits_bed, write_bed
 from benchmarks.zero_shot.datasets import BANK, CODES, OneHotEncoder, code_table, write_dataset
 from benchmarks.zero_shot.experiment import Experiment
 from benchmarks.zero_shot.figures import ORACLE, collect, over_seeds, section, type_over_seeds
@@ -18,7 +19,7 @@ from benchmarks.zero_shot.publish import publish
 from benchmarks.zero_shot.rows import ALL_TYPES_NO_ORGANS, MAIN_ROWS, NO_ORGANS, ONE_HOT, PHANTOM, ROWS, SIZES
 from nnunetv2_malenia.attributes.bank import EmbeddingBank
 from nnunetv2_malenia.attributes.tables import read_table
-from nnunetv2_malenia.phantom import ORGANS
+from nnunetv2_malenia.phantom import ORGANS, make_phantom
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 
 REPOSITORY = Path(__file__).parents[1]
@@ -39,6 +40,7 @@ def scores(row: str, seed: int, *, seen: float, unseen: float | None, oracle: fl
     return {
         "row": row,
         "seed": seed,
+        "bed": "phantoms",
         "summary": summary({True: seen, False: unseen}),
         "oracle": summary({True: seen, False: oracle}) if oracle is not None else None,
     }
@@ -53,7 +55,7 @@ def folder(tmp_path) -> Path:
         scores("malenia", 1, seen=0.5, unseen=0.3),
         scores("malenia", 2, seen=0.8, unseen=None),
     ):
-        path = tmp_path / f"seed_{content['seed']}" / "scores" / f"{content['row']}.json"
+        path = tmp_path / f"seed_{content['seed']}" / "scores" / "phantoms" / f"{content['row']}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
     return tmp_path
@@ -193,6 +195,50 @@ def test_what_is_there_is_not_written_again(raw, monkeypatch):
     monkeypatch.setattr(datasets, "write_phantom_dataset", None)
 
     write_dataset(raw, PHANTOM, SIZES["smoke"], seed=0)
+
+
+def test_kits_masks_keep_their_place_on_coarse_voxels(tmp_path):
+    mask = np.zeros((60, 90, 100), np.uint8)  # inferior, posterior, left, as KiTS stores them
+    mask[10:50, 20:70, 60:90] = 1
+    mask[20:36, 30:54, 66:84] = 2
+    affine = np.array([[0, 0, -2.0, 90], [0, -2.0, 0, 80], [-3.0, 0, 0, 900], [0, 0, 0, 1]])
+    source = tmp_path / "dataset" / "case_00000" / "segmentation.nii.gz"
+    source.parent.mkdir(parents=True)
+    nib.save(nib.Nifti1Image(mask, affine), source)
+
+    write_bed(kits_bed(tmp_path / "dataset"), tmp_path / "bed", SIZES["smoke"], seed=0)
+
+    image = nib.load(tmp_path / "bed" / "imagesTs" / "case_00000_0000.nii.gz")
+    coarse = nib.load(tmp_path / "bed" / "labelsTs" / "case_00000.nii.gz")
+    assert np.allclose(image.affine, coarse.affine)
+    drawn = np.asarray(coarse.dataobj)
+    value = json.loads((tmp_path / "bed" / "labelsTs.json").read_text())["kidney tumor"]
+    assert set(np.unique(drawn)) == {0, value}
+    centres = [nib.affines.apply_affine(of, np.argwhere(where).mean(0))
+               for of, where in ((affine, mask == 2), (coarse.affine, drawn == value))]  # fmt: skip
+    assert np.abs(centres[0] - centres[1]).max() < 4
+    volumes = [abs(np.linalg.det(of[:3, :3])) * where.sum()
+               for of, where in ((affine, mask == 2), (coarse.affine, drawn == value))]  # fmt: skip
+    assert volumes[1] == pytest.approx(volumes[0], rel=0.35)
+
+
+def test_a_ct_gets_lesions_of_types_that_find_a_place(tmp_path):
+    phantom = make_phantom(SIZES["smoke"].phantoms, 0, 0, ())
+    for name, array in (("ct", phantom.image), ("organs", phantom.anatomy)):
+        nib.save(nib.Nifti1Image(np.rint(array).astype(np.int16).transpose(2, 1, 0), phantom.affine),
+                 tmp_path / f"{name}.nii.gz")  # fmt: skip
+    names = {"background": 0} | {organ: 1 + i for i, organ in enumerate(ORGANS)}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": names}))
+
+    write_bed(ct_bed(tmp_path / "ct.nii.gz", tmp_path / "organs.nii.gz"), tmp_path / "bed", SIZES["smoke"], seed=0)
+
+    (reference,) = (tmp_path / "bed" / "labelsTs").iterdir()
+    labels = json.loads((tmp_path / "bed" / "labelsTs.json").read_text())
+    held = set(np.unique(np.asarray(nib.load(reference).dataobj))) - {0}
+    assert held
+    assert held <= {labels[name] for name in (*SEEN, *UNSEEN)}
+    image = np.asarray(nib.load(tmp_path / "bed" / "imagesTs" / "ct_000_0000.nii.gz").dataobj)
+    assert (image != np.rint(phantom.image).transpose(2, 1, 0)).any()
 
 
 @pytest.mark.slow

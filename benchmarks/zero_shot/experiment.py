@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.zero_shot.beds import PHANTOMS, Bed, write_bed
 from benchmarks.zero_shot.datasets import CODES, write_dataset
 from benchmarks.zero_shot.rows import ANY_LESION, ONE_HOT, PHANTOM, Row, Size
 from nnunetv2_malenia.demo.phantom_dataset import ANY_LESION as ANY_LESION_LABEL
@@ -37,13 +37,17 @@ class BenchmarkError(ValueError):
 
 @dataclass(frozen=True)
 class Experiment:
-    """A row to be run with a seed, of phantoms and training alike. folder: of all seeds and rows of a size."""
+    """A row to be run with a seed, of phantoms and training alike. folder: of all seeds and rows of a size.
+
+    beds: what it is tested on; training is the same for all of them.
+    """
 
     row: Row
     seed: int
     size: Size
     folder: Path
     device: str
+    beds: tuple[Bed, ...] = (PHANTOMS,)
 
     @property
     def home(self) -> Path:
@@ -62,30 +66,39 @@ class Experiment:
         trainer = f"{self.size.trainer(self.row)}__{self.plans}__{CONFIGURATION}"
         return self.home / "nnUNet_results" / self.row.dataset / trainer
 
-    @property
-    def predictions(self) -> Path:
-        return self.home / "predictions" / self.row.name
+    def test_data(self, bed: Bed) -> Path:
+        """Folder with imagesTs and labelsTs."""
+        return self.raw / PHANTOM if bed == PHANTOMS else self.home / "beds" / bed.name
 
-    @property
-    def scores(self) -> Path:
-        return self.home / "scores" / f"{self.row.name}.json"
+    def predictions(self, bed: Bed) -> Path:
+        return self.home / "predictions" / bed.name / self.row.name
+
+    def scores(self, bed: Bed) -> Path:
+        return self.home / "scores" / bed.name / f"{self.row.name}.json"
 
 
-def run_experiment(experiment: Experiment) -> dict[str, Any]:
-    """Train, ask, score -> row, seed, and `evaluation.summary.Summary` as a dict, that of the oracle too.
+def run_experiment(experiment: Experiment) -> None:
+    """Train, ask, score: for each bed a file with row, seed, bed, and `evaluation.summary.Summary` as a dict, that of
+    the oracle too.
 
     Raises BenchmarkError if a command fails; its output is in a log that the message names.
     """
-    if not experiment.scores.exists():
-        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "predictions", "scores", "logs"):
-            (experiment.home / name).mkdir(parents=True, exist_ok=True)
-        for name in (PHANTOM, experiment.row.dataset):
-            write_dataset(experiment.raw, name, experiment.size, experiment.seed)
-        _preprocess(experiment)
-        _train(experiment)
-        _predict(experiment)
-        write_json(experiment.scores, {"row": experiment.row.name, "seed": experiment.seed, **_evaluate(experiment)})
-    return json.loads(experiment.scores.read_text(encoding="utf-8"))
+    beds = [bed for bed in experiment.beds if not experiment.scores(bed).exists()]
+    if not beds:
+        return
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "logs"):
+        (experiment.home / name).mkdir(parents=True, exist_ok=True)
+    for name in (PHANTOM, experiment.row.dataset):
+        write_dataset(experiment.raw, name, experiment.size, experiment.seed)
+    _preprocess(experiment)
+    _train(experiment)
+    for bed in beds:
+        if bed != PHANTOMS:
+            write_bed(bed, experiment.test_data(bed), experiment.size, experiment.seed)
+        _predict(experiment, bed)
+        about = {"row": experiment.row.name, "seed": experiment.seed, "bed": bed.name}
+        experiment.scores(bed).parent.mkdir(parents=True, exist_ok=True)
+        write_json(experiment.scores(bed), about | _evaluate(experiment, bed))
 
 
 def _preprocess(experiment: Experiment) -> None:
@@ -115,10 +128,11 @@ def _train(experiment: Experiment) -> None:
              *resume)  # fmt: skip
 
 
-def _predict(experiment: Experiment) -> None:
-    """Seen and unseen types in the test phantoms, with the same options for every row."""
-    images = experiment.raw / PHANTOM / "imagesTs"
-    common = ["-i", images, "-o", experiment.predictions, "-m", experiment.model]
+def _predict(experiment: Experiment, bed: Bed) -> None:
+    """Seen and unseen types in the test images, with the same queries and options for every row and bed."""
+    images, predictions = experiment.test_data(bed) / "imagesTs", experiment.predictions(bed)
+    predictions.parent.mkdir(parents=True, exist_ok=True)
+    common = ["-i", images, "-o", predictions, "-m", experiment.model]
     options = ["-f", "0", "-device", experiment.device, "-npp", "1", "-nps", "1", "--disable_tta"]
     if not experiment.row.is_asked:
         _run(experiment, "nnUNetv2_predict_from_modelfolder", *common, *options)
@@ -131,20 +145,20 @@ def _predict(experiment: Experiment) -> None:
         _run(experiment, "malenia_predict_zeroshot", *common, *options, "--attributes", table, "--save_masks")
 
 
-def _evaluate(experiment: Experiment) -> dict[str, Any]:
-    raw, is_any_lesion = experiment.raw / PHANTOM, experiment.row.dataset == ANY_LESION
+def _evaluate(experiment: Experiment, bed: Bed) -> dict[str, Any]:
+    test_data, is_any_lesion = experiment.test_data(bed), experiment.row.dataset == ANY_LESION
     options = EvaluationOptions(
-        predictions=experiment.predictions,
-        references=raw / "labelsTs",
-        labels=raw / REFERENCE_LABELS,
-        attributes=raw / QUERY_TABLE,
+        predictions=experiment.predictions(bed),
+        references=test_data / "labelsTs",
+        labels=test_data / REFERENCE_LABELS,
+        attributes=experiment.raw / PHANTOM / QUERY_TABLE,
         any_lesion=ANY_LESION_LABEL if is_any_lesion else None,
         oracle=is_any_lesion,
         unseen=UNSEEN,
         processes=experiment.size.processes,
     )
     evaluation = evaluate_folder(options, progress=False)
-    write_evaluation(evaluation, experiment.predictions / "evaluation", published=False)
+    write_evaluation(evaluation, options.predictions / "evaluation", published=False)
     oracle = evaluation.oracle_summary
     return {"summary": asdict(evaluation.summary), "oracle": asdict(oracle) if oracle else None}
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from benchmarks.zero_shot.beds import BEDS, PHANTOMS
 from benchmarks.zero_shot.rows import ROWS, SIZES
 from nnunetv2_malenia.evaluation.summary import SILENT_SHARE, Statistic
 
@@ -43,13 +44,14 @@ COLUMNS = (
 
 
 def collect(folder: Path, size: str) -> dict[str, Any]:
-    """All scores below a folder -> the content of figures.json: a run for each row and seed, in the order of ROWS."""
-    files = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("seed_*/scores/*.json")]
+    """All scores below a folder -> the content of figures.json: a run for each bed, row and seed, in this order."""
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("seed_*/scores/*/*.json")]
+    files.sort(key=lambda each: (list(BEDS).index(each["bed"]), list(ROWS).index(each["row"]), each["seed"]))
     runs = []
-    for scores in sorted(files, key=lambda scores: (list(ROWS).index(scores["row"]), scores["seed"])):
-        runs.append(_run(scores["row"], scores["seed"], scores["summary"]))
+    for scores in files:
+        runs.append(_run(scores, scores["row"], scores["summary"]))
         if scores["oracle"]:
-            runs.append(_run(ORACLE, scores["seed"], scores["oracle"]))
+            runs.append(_run(scores, ORACLE, scores["oracle"]))
     return {
         "data": "phantoms; not clinical",
         "size": size,
@@ -60,15 +62,16 @@ def collect(folder: Path, size: str) -> dict[str, Any]:
     }
 
 
-def _run(row: str, seed: int, summary: Mapping[str, Any]) -> dict[str, Any]:
+def _run(scores: Mapping[str, Any], row: str, summary: Mapping[str, Any]) -> dict[str, Any]:
     """types and groups: as `evaluation.summary` has them, of each statistic the mean."""
 
     def means(figures: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value["mean"] if isinstance(value, dict) else value for key, value in figures.items()}
 
     return {
+        "bed": scores["bed"],
         "row": row,
-        "seed": seed,
+        "seed": scores["seed"],
         "types": [means(each) for each in summary["types"]],
         "groups": [means(each) for each in summary["groups"]],
     }
@@ -89,7 +92,7 @@ def type_over_seeds(runs: Sequence[Mapping[str, Any]], row: str, name: str, figu
 
 
 def section(content: Mapping[str, Any]) -> list[str]:
-    """Markdown: what was run, unseen and seen types by row, and every type."""
+    """Markdown: what was run; for each bed unseen and seen types by row, and every type."""
     runs, settings = content["runs"], content["settings"]
     rows = list(dict.fromkeys(run["row"] for run in runs))
     seeds = sorted({run["seed"] for run in runs})
@@ -106,23 +109,30 @@ def section(content: Mapping[str, Any]) -> list[str]:
     ]
     if single := [TITLES[row] for row in rows if len({run["seed"] for run in runs if run["row"] == row}) < 3]:
         lines += ["", f"Fewer than three seeds, so directions and no claims: {'; '.join(single)}."]
-    for is_seen in (False, True):
-        lines += ["", f"### {GROUPS[is_seen].capitalize()} types", "", *_group_table(runs, rows, seen=is_seen)]
-    return [*lines, "", "### DSC by type", "", *_type_table(runs, rows), ""]
+    for bed in dict.fromkeys(run["bed"] for run in runs):
+        there = [run for run in runs if run["bed"] == bed]
+        for is_seen in (False, True):
+            title = f"### {BEDS[bed]}: {GROUPS[is_seen]} types"
+            lines += ["", title, "", *_group_table(there, seen=is_seen)]
+        lines += ["", f"### {BEDS[bed]}: DSC by type", "", *_type_table(there)]
+    return [*lines, ""]
 
 
-def _group_table(runs: Sequence[Mapping[str, Any]], rows: Sequence[str], *, seen: bool) -> Iterator[str]:
+def _group_table(runs: Sequence[Mapping[str, Any]], *, seen: bool) -> Iterator[str]:
     yield from _head(["", *(column.title for column in COLUMNS)])
-    for row in rows:
+    for row in dict.fromkeys(run["row"] for run in runs):
         cells = [_cell(over_seeds(runs, row, column.figure, seen=seen), column.digits) for column in COLUMNS]
         yield f"| {TITLES[row]} | {' | '.join(cells)} |"
 
 
-def _type_table(runs: Sequence[Mapping[str, Any]], rows: Sequence[str]) -> Iterator[str]:
+def _type_table(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Types that a bed does not have are left out."""
+    rows = list(dict.fromkeys(run["row"] for run in runs))
     yield from _head(["lesion type", "", *(TITLES[row] for row in rows)])
     for name, seen in {each["name"]: each["seen"] for run in runs for each in run["types"]}.items():
-        cells = [_cell(type_over_seeds(runs, row, name, "dsc"), 2) for row in rows]
-        yield f"| {name} | {GROUPS[seen]} | {' | '.join(cells)} |"
+        statistics = [type_over_seeds(runs, row, name, "dsc") for row in rows]
+        if any(each.n for each in statistics):
+            yield f"| {name} | {GROUPS[seen]} | {' | '.join(_cell(each, 2) for each in statistics)} |"
 
 
 def _head(titles: Sequence[str]) -> list[str]:
@@ -137,8 +147,8 @@ def _cell(statistic: Statistic, digits: int) -> str:
 
 
 def plot(content: Mapping[str, Any], path: Path) -> None:
-    """Write a PNG: DSC of seen and unseen types by row, a dot a seed and a bar at their mean."""
-    runs = content["runs"]
+    """Write a PNG: DSC of seen and unseen types in phantoms by row, a dot a seed and a bar at their mean."""
+    runs = [run for run in content["runs"] if run["bed"] == PHANTOMS.name]
     rows = list(dict.fromkeys(run["row"] for run in runs))
     figure = Figure(figsize=(7, 1.2 + 0.4 * len(rows)), layout="constrained")
     axes = figure.subplots()

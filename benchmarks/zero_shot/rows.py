@@ -65,6 +65,7 @@ class Size:
 
     validation_cases: of the training phantoms, held out for nnU-Net's own validation. mirror_only: no augmentation but
     mirroring. loader_processes: 0 seeds everything that the loaders draw. processes: of preprocessing and scoring.
+    kits_cases, ct_cases: of the other beds, at most.
     """
 
     train_cases: int
@@ -78,6 +79,8 @@ class Size:
     mirror_only: bool
     loader_processes: int
     processes: int
+    kits_cases: int
+    ct_cases: int
 
     def trainer(self, row: Row) -> str:
         """The class for `nnUNetv2_train -tr`."""
@@ -98,6 +101,8 @@ SIZES: Mapping[str, Size] = MappingProxyType(
             mirror_only=True,
             loader_processes=0,
             processes=1,
+            kits_cases=2,
+            ct_cases=1,
         ),
         "small": Size(
             train_cases=120,
@@ -111,6 +116,8 @@ SIZES: Mapping[str, Size] = MappingProxyType(
             mirror_only=True,
             loader_processes=0,
             processes=2,
+            kits_cases=40,
+            ct_cases=16,
         ),
         "full": Size(
             train_cases=400,
@@ -124,6 +131,8 @@ SIZES: Mapping[str, Size] = MappingProxyType(
             mirror_only=False,
             loader_processes=8,
             processes=8,
+            kits_cases=40,
+            ct_cases=40,
         ),
     }
 )
