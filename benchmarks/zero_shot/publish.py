@@ -32,8 +32,6 @@ sums are not seeded.
 A baseline without organ labels: the any-lesion and the all-types nnU-Net learn lesions only, since with ten organs to
 learn besides a plain nnU-Net finds no lesion in a small training's steps. The one-hot row asks each type by a code of
 its own, and the codes of unseen types were never trained.
-
-Not compared yet, for want of a trainer variant: single-positive contrast in place of MP-NCE, and attribute dropout.
 """
 
 

@@ -44,6 +44,8 @@ ROWS: Mapping[str, Row] = MappingProxyType(
             Row("one_hot", "(c) one-hot class instead of attributes", ONE_HOT, "MaleniaTrainer"),
             Row("single_scale", "single scale", PHANTOM, "MaleniaTrainerSingleScale"),
             Row("no_alignment", "no alignment loss", PHANTOM, "MaleniaTrainerNoAlignment"),
+            Row("single_positive", "single-positive contrast", PHANTOM, "MaleniaTrainerSinglePositive"),
+            Row("no_dropout", "no attribute dropout", PHANTOM, "MaleniaTrainerNoAttributeDropout"),
             Row("no_fusion", "no fusion", PHANTOM, "MaleniaTrainerNoFusion"),
             Row("no_evidence", "learned features for every aspect", PHANTOM, "MaleniaTrainerNoEvidence"),
             Row("mask_branch", "mask branch only", PHANTOM, "MaleniaTrainerMaskBranch"),

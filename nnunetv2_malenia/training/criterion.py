@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +34,20 @@ LOSS_WEIGHTS: Mapping[str, float] = {
     "text_branch": 1.0,
 }
 LOGIT_EPS = 1e-6
+Contrast = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
 
 def token_terms(
-    output: MaleniaOutput, targets: PatchTargets, phrase_aspect: Tensor, temperature: float
+    output: MaleniaOutput,
+    targets: PatchTargets,
+    phrase_aspect: Tensor,
+    temperature: float,
+    contrast_loss: Contrast,
 ) -> dict[str, Tensor]:
     """Losses of matched tokens: masks, lesion score and MP-NCE (means over scales), and the match at the last scale.
 
-    Reference masks teach as well: MP-NCE has one more row a lesion, the mean similarity of the voxels under its mask.
+    contrast_loss: `aspect_contrast`, or what takes its place in an ablation. Reference masks teach as well: it has one
+    more row a lesion, the mean similarity of the voxels under its mask.
     """
     shapes = [scale.mask_logits.shape[2:] for scale in output.scales]
     masks = [[pool(m, shape) for m in targets.lesion_masks] for shape in shapes]
@@ -72,13 +78,13 @@ def token_terms(
         similarity = torch.cat([output.similarity[i][b][token] for b, (token, _) in enumerate(matched)])
         has = torch.cat([targets.has_phrase[b][target] for b, (_, target) in enumerate(matched)])
         holds = torch.cat([targets.holds_phrase[b][target] for b, (_, target) in enumerate(matched)])
-        contrast.append(aspect_contrast(similarity, has, ~holds, phrase_aspect, temperature))
+        contrast.append(contrast_loss(similarity, has, ~holds, phrase_aspect, temperature))
 
     voxels_of = [masks[-1][b] & known[-1][b] for b in samples]
     under = [mask.float() / mask.sum(1, keepdim=True).clamp(min=1) for mask in voxels_of]
     similarity = torch.cat([under[b] @ output.dense_similarity[b] for b in samples])
     has, holds = torch.cat(targets.has_phrase), torch.cat(targets.holds_phrase)
-    contrast.append(aspect_contrast(similarity, has, ~holds, phrase_aspect, temperature))
+    contrast.append(contrast_loss(similarity, has, ~holds, phrase_aspect, temperature))
 
     gates = torch.cat([output.log_gate[b][:, token].flatten() for b, (token, _) in enumerate(matched)])
     fits = torch.cat([targets.query_fits[b][:, target].flatten() for b, (_, target) in enumerate(matched)])
@@ -110,6 +116,18 @@ def aspect_contrast(
     negative = lacks[:, None] & of_aspect & positive.any(-1, keepdim=True)
     rows = similarity[:, None].expand_as(positive)
     return mp_nce(rows.flatten(0, 1), positive.flatten(0, 1), negative.flatten(0, 1), temperature=temperature)
+
+
+def single_positive_contrast(
+    similarity: Tensor, has: Tensor, lacks: Tensor, phrase_aspect: Tensor, temperature: float
+) -> Tensor:
+    """InfoNCE with one positive a row, van den Oord et al. 2018, in place of MP-NCE; arguments of `aspect_contrast`.
+
+    The positive is one of the lesion's phrases at random; every other phrase is a negative, the lesion's own included.
+    """
+    drawn = torch.rand(has.shape, device=has.device).masked_fill(~has, -1).argmax(1)
+    positive = F.one_hot(drawn, has.shape[1]).bool() & has
+    return mp_nce(similarity, positive, ~positive, temperature=temperature)
 
 
 def query_terms(

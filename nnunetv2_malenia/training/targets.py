@@ -6,6 +6,7 @@ the third answer, UNKNOWN, take no part in any loss.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,14 +137,15 @@ def compose_queries(
     space: AttributeSpace,
     num_queries: int,
     rng: np.random.Generator,
+    kinds: Sequence[str] = KINDS,
 ) -> np.ndarray:
     """Make queries for one patch -> is_asked (Q, V) bool.
 
     values (T, V) bool: the case's attributes; present (T,) bool: lesion types in the patch; annotated (T,) bool: types
     whose lesions are labelled in this case; where there is one, no other is asked for as absent. The first query states
-    nothing, which asks for any lesion. Then, in turn: the full description of a present type, that of an absent one, a
-    random subset of a present type's aspects, and a present type with one aspect changed to a value that it does not
-    have. Without a lesion every query is about an absent type.
+    nothing, which asks for any lesion. Then, in turn, by `kinds`: the full description of a present type, that of an
+    absent one, a random subset of a present type's aspects (attribute dropout), and a present type with one aspect
+    changed to a value that it does not have. Without a lesion every query is about an absent type.
     """
     here, elsewhere = np.flatnonzero(present), np.flatnonzero(~present & annotated)
     if len(elsewhere) == 0:
@@ -155,7 +157,7 @@ def compose_queries(
     here, elsewhere = rng.permutation(here), rng.permutation(elsewhere)
     queries = [np.zeros(len(space.phrase_aspect), dtype=bool)]
     for i in range(num_queries - 1):
-        kind, turn = KINDS[i % len(KINDS)], i // len(KINDS)
+        kind, turn = kinds[i % len(kinds)], i // len(kinds)
         pool = elsewhere if kind == "absent" else here
         chosen = pool[turn % len(pool)]
         has = values[chosen] if present[chosen] else space.class_values[chosen]
@@ -239,6 +241,7 @@ def build_targets(
     space: AttributeSpace,
     *,
     num_queries: int,
+    query_kinds: Sequence[str] = KINDS,
     ignore_label: int | None,
     rng: np.random.Generator,
     device: torch.device,
@@ -258,7 +261,7 @@ def build_targets(
         annotated = space.annotated_types(case_id)
         present = (space.type_has_label & (counts > 0)).any(1) & annotated
         values = space.values_of(case_id)
-        queries = compose_queries(values, present, annotated, space, num_queries, rng)
+        queries = compose_queries(values, present, annotated, space, num_queries, rng, query_kinds)
         known_values = np.where(annotated[:, None], values, space.class_values)
         answer = query_answers(queries, known_values, annotated, space)
         asked.append(queries)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import ClassVar
@@ -33,10 +33,10 @@ from nnunetv2_malenia.training.attribute_files import (
     resolve_plans,
     resolve_table,
 )
-from nnunetv2_malenia.training.criterion import LOSS_WEIGHTS, marginalise, query_terms, token_terms
+from nnunetv2_malenia.training.criterion import LOSS_WEIGHTS, aspect_contrast, marginalise, query_terms, token_terms
 from nnunetv2_malenia.training.losses import combine
 from nnunetv2_malenia.training.sampling import LesionFirst
-from nnunetv2_malenia.training.targets import AttributeSpace, build_targets, label_map
+from nnunetv2_malenia.training.targets import KINDS, AttributeSpace, build_targets, label_map
 
 CUDA = torch.device("cuda")
 
@@ -79,6 +79,8 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
     config = MaleniaConfig()
     loss_weights: ClassVar[Mapping[str, float]] = LOSS_WEIGHTS
     num_queries = 8
+    query_kinds: Sequence[str] = KINDS
+    contrast = staticmethod(aspect_contrast)
 
     def __init__(
         self,
@@ -205,6 +207,7 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
             batch["keys"],
             self.space,
             num_queries=self.num_queries,
+            query_kinds=self.query_kinds,
             ignore_label=-1 if self.label_manager.has_regions else self.label_manager.ignore_label,
             rng=self.rng,
             device=self.device,
@@ -221,7 +224,7 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
             output = self.network(data, net.trained_queries(targets.is_asked, targets.is_rival))
             terms = {
                 "segmentation": self._segmentation_loss(output.class_logits, target, targets.annotated_labels),
-                **token_terms(output, targets, net.trained_aspect, self.config.temperature),
+                **token_terms(output, targets, net.trained_aspect, self.config.temperature, self.contrast),
                 **query_terms(output, targets, net.lesion_channels),
             }
             loss = combine(terms, self.loss_weights)

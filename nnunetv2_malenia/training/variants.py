@@ -11,6 +11,7 @@ from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_malenia.training.criterion import single_positive_contrast
 from nnunetv2_malenia.training.trainer import CUDA, MaleniaTrainer, nnUNetTrainerAdamW
 
 
@@ -164,6 +165,18 @@ class MaleniaTrainerNoAlignment(MaleniaTrainer):
     """Ablation: without the MP-NCE loss."""
 
     loss_weights: ClassVar[Mapping[str, float]] = {**MaleniaTrainer.loss_weights, "mp_nce": 0.0}
+
+
+class MaleniaTrainerSinglePositive(MaleniaTrainer):
+    """Ablation: an ordinary contrastive loss, one positive a token, in place of MP-NCE."""
+
+    contrast = staticmethod(single_positive_contrast)
+
+
+class MaleniaTrainerNoAttributeDropout(MaleniaTrainer):
+    """Ablation: lesions are never asked for by a part of their description."""
+
+    query_kinds = ("full", "absent", "changed")
 
 
 class MaleniaTrainerNoFusion(MaleniaTrainer):

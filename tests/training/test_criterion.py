@@ -23,6 +23,7 @@ from nnunetv2_malenia.training.criterion import (
     marginalise,
     pool,
     query_terms,
+    single_positive_contrast,
     token_terms,
 )
 from nnunetv2_malenia.training.losses import combine
@@ -89,7 +90,7 @@ def loss_terms(net, labels, case_ids, *, seed=0, own_space=None):
     ]
     terms = {
         "segmentation": torch.stack(heads).mean(),
-        **token_terms(output, targets, net.trained_aspect, net.config.temperature),
+        **token_terms(output, targets, net.trained_aspect, net.config.temperature, aspect_contrast),
         **query_terms(output, targets, net.lesion_channels),
     }
     return terms, output, targets
@@ -353,7 +354,7 @@ def test_tokens_that_are_right_at_every_scale_lose_nothing(seed):
             dense[sample, mask] = torch.where(targets.has_phrase[sample][target], 1.0, -1.0)
     nothing = torch.zeros(0)
     output = MaleniaOutput([], nothing, scales, similarity, log_gate, dense, nothing, nothing)
-    terms = token_terms(output, targets, torch.tensor(PHRASE_ASPECT), temperature=0.1)
+    terms = token_terms(output, targets, torch.tensor(PHRASE_ASPECT), 0.1, aspect_contrast)
     for name, term in terms.items():
         assert term.item() == pytest.approx(0, abs=1e-4), name
 
@@ -415,6 +416,20 @@ def test_contrast_stays_within_an_aspect_and_leaves_unspecified_ones_alone(seed)
     expected = mp_nce_loop(*zip(*rows, strict=True), 0.1)
     loss = aspect_contrast(*(torch.from_numpy(each) for each in (similarity, has, lacks, aspect)), 0.1)
     assert loss.item() == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def test_the_single_positive_is_one_phrase_of_the_lesion_against_all_others():
+    similarity = torch.tensor([[0.5, -0.2, 0.1, 0.4], [0.3, 0.3, 0.3, 0.3]])
+    has = torch.tensor([[True, False, True, False], [False] * 4])
+    away = [similarity[0, [v for v in range(4) if v != chosen]].div(0.1).exp().sum() for chosen in (0, 2)]
+    expected = [float(torch.log1p(a / similarity[0, c].div(0.1).exp())) for a, c in zip(away, (0, 2), strict=True)]
+    seen = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        loss = single_positive_contrast(similarity, has, ~has, torch.arange(4), 0.1).item()
+        seen |= {i for i, value in enumerate(expected) if loss == pytest.approx(value, rel=1e-5)}
+        assert any(loss == pytest.approx(value, rel=1e-5) for value in expected)
+    assert seen == {0, 1}  # drawn anew each time; the row without a phrase never counts
 
 
 # ---------------------------------------------------------------- partial labels and the ordinary head

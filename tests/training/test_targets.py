@@ -362,6 +362,16 @@ def test_the_first_query_asks_for_any_lesion(seed):
     assert answers[0].tolist() == [NO, NO, YES, YES, YES, YES]
 
 
+def test_without_attribute_dropout_every_query_names_every_aspect():
+    space, _ = space_of()
+    present, annotated = np.array([True, False, True, False]), np.ones(4, bool)
+    kinds = tuple(kind for kind in KINDS if kind != "subset")
+    stated = {frozenset(space.phrase_aspect[has]) for has in space.class_values}
+    rng = np.random.default_rng(0)
+    queries = compose_queries(space.class_values, present, annotated, space, 30, rng, kinds)
+    assert {frozenset(space.phrase_aspect[query]) for query in queries[1:]} <= stated
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_full_description_of_a_present_type_finds_it(seed):
     space, _ = space_of()

@@ -21,6 +21,8 @@ BASES = (
     "MaleniaTrainer",
     "MaleniaTrainerSingleScale",
     "MaleniaTrainerNoAlignment",
+    "MaleniaTrainerSinglePositive",
+    "MaleniaTrainerNoAttributeDropout",
     "MaleniaTrainerNoFusion",
     "MaleniaTrainerNoEvidence",
     "MaleniaTrainerMaskBranch",
