@@ -95,10 +95,10 @@ def run_experiment(experiment: Experiment) -> None:
     for bed in beds:
         if bed != PHANTOMS:
             write_bed(bed, experiment.test_data(bed), experiment.size, experiment.seed)
-        _predict(experiment, bed)
+        predict_bed(experiment, bed)
         about = {"row": experiment.row.name, "seed": experiment.seed, "bed": bed.name}
         experiment.scores(bed).parent.mkdir(parents=True, exist_ok=True)
-        write_json(experiment.scores(bed), about | _evaluate(experiment, bed))
+        write_json(experiment.scores(bed), about | score_bed(experiment, bed))
 
 
 def _preprocess(experiment: Experiment) -> None:
@@ -128,7 +128,7 @@ def _train(experiment: Experiment) -> None:
              *resume)  # fmt: skip
 
 
-def _predict(experiment: Experiment, bed: Bed) -> None:
+def predict_bed(experiment: Experiment, bed: Bed) -> None:
     """Seen and unseen types in the test images, with the same queries and options for every row and bed."""
     images, predictions = experiment.test_data(bed) / "imagesTs", experiment.predictions(bed)
     predictions.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _predict(experiment: Experiment, bed: Bed) -> None:
         _run(experiment, "malenia_predict_zeroshot", *common, *options, "--attributes", table, "--save_masks")
 
 
-def _evaluate(experiment: Experiment, bed: Bed) -> dict[str, Any]:
+def score_bed(experiment: Experiment, bed: Bed) -> dict[str, Any]:
     test_data, is_any_lesion = experiment.test_data(bed), experiment.row.dataset == ANY_LESION
     options = EvaluationOptions(
         predictions=experiment.predictions(bed),
