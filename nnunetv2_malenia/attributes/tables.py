@@ -141,7 +141,7 @@ def json_schema() -> dict[str, Any]:
     names = _one_or_many(_text_schema(MAX_NAME_LENGTH))
     references = _one_or_many(_text_schema(MAX_REFERENCE_LENGTH)) | {"description": "Where the values come from."}
     aspects = {aspect: {"$ref": f"#/$defs/{aspect}"} for aspect in ASPECTS}
-    lesion = _object_schema(aspects | {"aliases": names, "references": references}) | {"minProperties": 1}
+    lesion = _object_schema(aspects | {"aliases": names, "references": references})
     case = _object_schema({"annotated": names, "lesions": _map_schema(_object_schema(aspects))})
     table = {
         "$schema": text,

@@ -21,6 +21,7 @@ def phantom(argv: Sequence[str] | None = None) -> int | None:
     _add_make(commands)
     _add_render(commands)
     _add_insert(commands)
+    _add_augment(commands)
 
     sheet = commands.add_parser("sheet", help="a PNG to look at: three planes through the largest lesion of each case")
     sheet.add_argument("folder", type=Path, help="nnU-Net raw data set, or what insert wrote")
@@ -90,6 +91,23 @@ def _add_insert(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_phantom_insert)
 
 
+def _add_augment(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "augment",
+        help="a data set with synthetic lesions beside its own",
+        description="Write a raw data set's training cases and, of a share of them, copies with synthetic lesions whose "
+        "organ and attributes are drawn evenly. Its labels must name organs.",
+    )
+    command.add_argument("-d", "--dataset", type=Path, required=True, metavar="FOLDER", help="nnU-Net raw data set")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="data set folder to make")
+    command.add_argument("--per_case", type=at_least_one, default=2, metavar="N", help="default: %(default)s")
+    command.add_argument("--share", type=float, default=0.5, help="of cases that get a copy (default: %(default)s)")
+    command.add_argument("--exclude", type=Path, metavar="TABLE", help="never location and density of its types (JSON)")
+    command.add_argument("--types", nargs="+", default=(), metavar="TYPE", help="of --exclude (default: all of them)")
+    _add_seed(command)
+    command.set_defaults(run=_phantom_augment)
+
+
 def _add_table_and_names(command: argparse.ArgumentParser) -> None:
     command.add_argument("--attributes", type=Path, required=True, metavar="TABLE", help="attribute table (JSON)")
     command.add_argument("--names", type=Path, metavar="JSON", help="label names and values, as in a dataset.json "
@@ -151,6 +169,24 @@ def _phantom_insert(args: argparse.Namespace) -> None:
     for remark in remarks:
         warn(remark)
     print(f"{args.output}: {case_id}, {counted(len(table.lesions), 'lesion')}")
+
+
+def _phantom_augment(args: argparse.Namespace) -> None:
+    from nnunetv2_malenia.attributes.tables import read_table
+    from nnunetv2_malenia.demo.augmentation import augment_dataset
+
+    count, added, remarks = augment_dataset(
+        args.dataset,
+        args.output,
+        per_case=args.per_case,
+        share=args.share,
+        excluded=read_table(args.exclude) if args.exclude else None,
+        types=args.types,
+        seed=args.seed,
+    )
+    for remark in remarks:
+        warn(remark)
+    print(f"{args.output}: {counted(count, 'case')}, {counted(added, 'copy', )} with synthetic lesions".replace("copys", "copies"))
 
 
 def _phantom_sheet(args: argparse.Namespace) -> None:
