@@ -27,6 +27,9 @@ def phantom(argv: Sequence[str] | None = None) -> int | None:
     sheet.add_argument("folder", type=Path, help="nnU-Net raw data set, or what insert wrote")
     sheet.add_argument("-o", "--output", type=Path, required=True, metavar="PNG", help="file to write")
     sheet.add_argument("-n", type=at_least_one, default=6, metavar="CASES", help="at most (default: %(default)s)")
+    sheet.add_argument(
+        "--cases", default="*", metavar="PATTERN", help="of their ids, e.g. '*_synthetic' (default: all)"
+    )
     sheet.set_defaults(run=_phantom_sheet)
 
     splits = commands.add_parser("splits", help="for each split: where the values of unseen types are seen")
@@ -186,13 +189,13 @@ def _phantom_augment(args: argparse.Namespace) -> None:
     )
     for remark in remarks:
         warn(remark)
-    print(f"{args.output}: {counted(count, 'case')}, {counted(added, 'copy', )} with synthetic lesions".replace("copys", "copies"))
+    print(f"{args.output}: {counted(count, 'case')}, {counted(added, 'case')} with synthetic lesions")
 
 
 def _phantom_sheet(args: argparse.Namespace) -> None:
     from nnunetv2_malenia.phantom.sheet import write_sheet
 
-    print(f"{args.output}: {counted(write_sheet(args.folder, args.output, count=args.n), 'case')}")
+    print(f"{args.output}: {counted(write_sheet(args.folder, args.output, count=args.n, pattern=args.cases), 'case')}")
 
 
 def _phantom_splits(args: argparse.Namespace) -> None:

@@ -42,9 +42,7 @@ def augment_dataset(
     own = source / "attributes.json"
     table = read_table(own) if own.is_file() else None
     ignored = labels.pop("ignore", None)
-    lesions = {
-        name: LesionEntry(**entry.stated) for name, entry in resolve_label_attributes(labels, table).items()
-    }
+    lesions = {name: LesionEntry(**entry.stated) for name, entry in resolve_label_attributes(labels, table).items()}
     organs = {name: value for name, value in labels.items() if name not in lesions}
     kept = [labels[name] for name in lesions] + ([] if ignored is None else [ignored])
     first = 1 + max(labels.values())
@@ -65,11 +63,16 @@ def augment_dataset(
     cases = {case_id: _with_labels(table, lesions, case_id, names) for case_id in case_ids}
     remarks: list[str] = []
     reader = description.get("overwrite_image_reader_writer", "NibabelIOWithReorient")
-    about = {"description": f"{description.get('description', source.name)} With synthetic lesions; see attributes.json."}
+    about = {
+        "description": f"{description.get('description', source.name)} With synthetic lesions; see attributes.json."
+    }
     channels = list(description["channel_names"].values())
     with new_raw_dataset(target, new_labels, channel_names=channels, image_reader_writer=reader, **about) as raw:
         for number, case_id in enumerate(case_ids):
-            files = (source / "imagesTr" / f"{case_id}_0000{FILE_ENDING}", source / "labelsTr" / f"{case_id}{FILE_ENDING}")
+            files = (
+                source / "imagesTr" / f"{case_id}_0000{FILE_ENDING}",
+                source / "labelsTr" / f"{case_id}{FILE_ENDING}",
+            )
             raw.count(case_id, TRAINING)
             link_or_copy(files[0], raw.image_path(case_id, TRAINING, 0))
             link_or_copy(files[1], raw.mask_path(case_id, TRAINING))

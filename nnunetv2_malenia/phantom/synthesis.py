@@ -116,7 +116,8 @@ def synthesise(
     there = np.isin(labels.array, kept)
     before = hounsfield.copy()
     _block(anatomy, there)
-    phase = scan_phase(anatomy, smooth) or words.ENHANCED
+    known_phase = scan_phase(anatomy, smooth)
+    phase = known_phase or words.ENHANCED
     if not whole_organs(locations_in(anatomy)):
         raise PhantomError(
             f"{labels.source}: no organ is labelled that a lesion can lie in; label one, e.g. liver, pancreas, kidney"
@@ -139,7 +140,8 @@ def synthesise(
             _block(anatomy, mask == value)
             looks.count(look)
             taken.append((*look["location"], *look["density"]))
-            attributes[name] = {aspect: list(values) for aspect, values in look.items() if values}
+            stated = look if known_phase else look | {"enhancement": ()}
+            attributes[name] = {aspect: list(values) for aspect, values in stated.items() if values}
             break
         else:
             remarks.append(f"{image.source.name}: no room for {name}; it is left out")
