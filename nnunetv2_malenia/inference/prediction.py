@@ -13,7 +13,7 @@ import torch
 
 from nnunetv2_malenia.inference.export import OutputOptions, image_probabilities
 from nnunetv2_malenia.inference.findings import LesionFinding
-from nnunetv2_malenia.inference.geometry import affine_of
+from nnunetv2_malenia.inference.geometry import affine_of, as_stored
 from nnunetv2_malenia.inference.input_checks import InputError
 from nnunetv2_malenia.inference.lesions import find_lesions, label_map
 
@@ -56,15 +56,10 @@ def predict_images(
         predictor.queries, predictor.seen, probabilities, read_affine,
         threshold=options.threshold, min_volume_ml=options.min_volume_ml,
     )  # fmt: skip
-    to_stored = nib.orientations.ornt_transform(nib.io_orientation(read_affine), nib.io_orientation(stored_affine))
-
-    def as_stored(array: np.ndarray) -> np.ndarray:
-        return nib.orientations.apply_orientation(array.transpose(2, 1, 0), to_stored)
-
     return Prediction(
-        probabilities=np.stack([as_stored(each) for each in probabilities]),
-        masks=np.stack([as_stored(each) for each in masks]),
-        label_map=as_stored(label_map(masks, probabilities)),
+        probabilities=np.stack([as_stored(each, read_affine, stored_affine) for each in probabilities]),
+        masks=np.stack([as_stored(each, read_affine, stored_affine) for each in masks]),
+        label_map=as_stored(label_map(masks, probabilities), read_affine, stored_affine),
         affine=stored_affine,
         findings=findings,
         warnings=case.warnings,
