@@ -52,7 +52,11 @@ def demo_table(results: dict) -> list[str]:
 def command(results: dict) -> str:
     options = results["options"]
     given = [f" --minutes {options['minutes']}"] if options["minutes"] != DEFAULTS["minutes"] else []
-    given += [f" --{name} {options[name]}" for name in ("seed", "train_cases", "test_cases") if options[name] != DEFAULTS[name]]
+    given += [
+        f" --{name} {options[name]}"
+        for name in ("seed", "train_cases", "test_cases")
+        if options[name] != DEFAULTS[name]
+    ]
     return "malenia_demo --train --baseline" + "".join(given)
 
 

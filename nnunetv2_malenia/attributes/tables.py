@@ -112,8 +112,13 @@ def clinical_knowledge_table() -> AttributeTable:
 
 
 def queries(table: AttributeTable) -> list[LesionQuery]:
-    """One query per lesion type, in the table's order, from the class-level attributes."""
-    return [LesionQuery(name=name, attributes=entry.attributes) for name, entry in table.lesions.items()]
+    """One query per lesion type, in the table's order, from the class-level attributes.
+
+    Types that only cases describe are left out: they would ask for any lesion.
+    """
+    return [
+        LesionQuery(name=name, attributes=entry.attributes) for name, entry in table.lesions.items() if entry.stated
+    ]
 
 
 def resolve_label_attributes(label_names: Iterable[str], table: AttributeTable | None = None) -> dict[str, LesionEntry]:

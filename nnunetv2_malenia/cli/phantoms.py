@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_malenia.cli.messages import counted, one_line_errors, warn
-from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero
+from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero, share
 
 
 @one_line_errors
@@ -98,13 +98,14 @@ def _add_augment(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "augment",
         help="a data set with synthetic lesions beside its own",
-        description="Write a raw data set's training cases and, of a share of them, copies with synthetic lesions whose "
-        "organ and attributes are drawn evenly. Its labels must name organs.",
+        description="Write a raw data set's training cases and, of a share of them, copies with synthetic lesions "
+        "whose organ and attributes are drawn evenly. Its labels must name organs.",
     )
     command.add_argument("-d", "--dataset", type=Path, required=True, metavar="FOLDER", help="nnU-Net raw data set")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="data set folder to make")
     command.add_argument("--per_case", type=at_least_one, default=2, metavar="N", help="default: %(default)s")
-    command.add_argument("--share", type=float, default=0.5, help="of cases that get a copy (default: %(default)s)")
+    command.add_argument("--share", type=share, default=0.5, help="of cases that get a copy (default: %(default)s)")
+    command.add_argument("--replace", action="store_true", help="a copy takes the place of its case")
     command.add_argument("--exclude", type=Path, metavar="TABLE", help="never location and density of its types (JSON)")
     command.add_argument("--types", nargs="+", default=(), metavar="TYPE", help="of --exclude (default: all of them)")
     _add_seed(command)
@@ -183,6 +184,7 @@ def _phantom_augment(args: argparse.Namespace) -> None:
         args.output,
         per_case=args.per_case,
         share=args.share,
+        replace=args.replace,
         excluded=read_table(args.exclude) if args.exclude else None,
         types=args.types,
         seed=args.seed,

@@ -70,12 +70,9 @@ class BalancedLooks:
             self.uses[aspect, (*attributes[aspect], "")[0]] += 1
 
     def _is_allowed(self, location: str, density: str) -> bool:
-        if location.endswith("lung"):
-            drawable = density not in (words.HYPO, words.ISO)
-        else:
-            drawable = density not in _AIRY
+        foreign = (words.HYPO, words.ISO) if location.endswith("lung") else _AIRY
         overlap = vocabulary().overlap
-        return drawable and not any(
+        return density not in foreign and not any(
             (not places or any(overlap("location", location, place) for place in places))
             and (not densities or any(overlap("density", density, each) for each in densities))
             for places, densities in self.excluded
@@ -109,7 +106,8 @@ def synthesise(
     """Put a lesion of each name into a CT; no two of them have location and density in common.
 
     organs: label name -> value in `labels`, which is on the image's grid; kept: values of lesions that are there, which
-    are not drawn over. A lesion that finds no room is left out, with a remark. The mask's values are 1 + index in names.
+    are not drawn over. Names are given in turn to lesions that find room; for the others there is a remark. The mask's
+    values are 1 + index in names.
     Raises PhantomError for grids that differ, and without a labelled organ that a lesion can lie in.
     """
     hounsfield, anatomy, smooth = scan_anatomy(image, labels, organs, kept, rng)
@@ -126,7 +124,8 @@ def synthesise(
     attributes: dict[str, dict[str, list[str]]] = {}
     remarks = []
     taken: list[tuple[str, str]] = []
-    for value, name in enumerate(names, start=1):
+    for _ in names:
+        name, value = names[len(attributes)], 1 + len(attributes)
         for _ in range(_ATTEMPTS):
             look = looks.draw(whole_organs(locations_in(anatomy)), phase, taken, rng)
             if look is None:
@@ -144,7 +143,7 @@ def synthesise(
             attributes[name] = {aspect: list(values) for aspect, values in stated.items() if values}
             break
         else:
-            remarks.append(f"{image.source.name}: no room for {name}; it is left out")
+            remarks.append(f"{image.source.name}: no room for one of {len(names)} synthetic lesions; it is left out")
     hounsfield[there] = before[there]
     return InsertedLesions(np.rint(hounsfield).astype(np.int16), mask, attributes, remarks)
 
