@@ -8,11 +8,21 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from benchmarks.zero_shot.rows import ALL_TYPES, ALL_TYPES_NO_ORGANS, ANY_LESION, NO_ORGANS, ONE_HOT, PHANTOM, Size
+from benchmarks.zero_shot.rows import (
+    ALL_TYPES,
+    ALL_TYPES_NO_ORGANS,
+    ANY_LESION,
+    NO_ORGANS,
+    ONE_HOT,
+    PHANTOM,
+    SYNTHETIC,
+    Size,
+)
 from nnunetv2_malenia.attributes.bank import EmbeddingBank
 from nnunetv2_malenia.attributes.schema import AttributeTable, LesionEntry
 from nnunetv2_malenia.attributes.tables import read_table
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import FILE_ENDING, new_raw_dataset
+from nnunetv2_malenia.demo.augmentation import augment_dataset
 from nnunetv2_malenia.demo.phantom_dataset import (
     ABOUT,
     phantom_labels,
@@ -95,6 +105,11 @@ def _write_one_hot(dataset_folder: Path, source: Path) -> None:
         EmbeddingBank.build(code_table(SEEN).phrases(), OneHotEncoder(types)).save(raw.folder / BANK)
 
 
+def _write_synthetic(dataset_folder: Path, source: Path) -> None:
+    """The same phantoms, each with two synthetic lesions more, none with location and density of an unseen type."""
+    augment_dataset(source, dataset_folder, share=1.0, replace=True, excluded=phantom_table(UNSEEN, {}, name="unseen"))
+
+
 def _copy_training_cases(source: Path, add: Callable[..., None], relabel: Callable[[np.ndarray], np.ndarray]) -> None:
     for path in sorted((source / "labelsTr").glob(f"*{FILE_ENDING}")):
         case_id, stored = path.name.removesuffix(FILE_ENDING), nib.load(path)
@@ -107,4 +122,5 @@ DERIVED: Mapping[str, tuple[str, Callable[[Path, Path], None]]] = {
     ALL_TYPES_NO_ORGANS: (ALL_TYPES, _write_without_organs),
     NO_ORGANS: (PHANTOM, _write_without_organs),
     ONE_HOT: (PHANTOM, _write_one_hot),
+    SYNTHETIC: (PHANTOM, _write_synthetic),
 }

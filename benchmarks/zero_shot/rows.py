@@ -16,6 +16,7 @@ ALL_TYPES = "Dataset903_MaleniaPhantomAllTypes"
 ALL_TYPES_NO_ORGANS = "Dataset904_MaleniaPhantomAllTypesNoOrgans"
 NO_ORGANS = "Dataset905_MaleniaPhantomNoOrgans"
 ONE_HOT = "Dataset906_MaleniaPhantomOneHot"
+SYNTHETIC = "Dataset907_MaleniaPhantomSynthetic"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
             Row("supervised", "(b) nnU-Net that saw all types", ALL_TYPES_NO_ORGANS, "nnUNetTrainerAdamW"),
             Row("malenia_all_types", "(b) MaleniaTrainer that saw all types", ALL_TYPES, "MaleniaTrainer"),
             Row("one_hot", "(c) one-hot class instead of attributes", ONE_HOT, "MaleniaTrainer"),
+            Row("synthetic", "MaleniaTrainer with synthetic lesions", SYNTHETIC, "MaleniaTrainer"),
             Row("single_scale", "single scale", PHANTOM, "MaleniaTrainerSingleScale"),
             Row("no_alignment", "no alignment loss", PHANTOM, "MaleniaTrainerNoAlignment"),
             Row("single_positive", "single-positive contrast", PHANTOM, "MaleniaTrainerSinglePositive"),

@@ -158,7 +158,10 @@ class CaseEntry(_Entry):
 
 
 class AttributeTable(_Entry):
-    """Lesion types and their attributes, with overrides per case. Every lesion type states at least one aspect."""
+    """Lesion types and their attributes, with overrides per case.
+
+    A lesion type states at least one aspect, or cases state theirs, as for lesions that have a label but no type.
+    """
 
     name: str = ""
     description: str = ""
@@ -174,7 +177,7 @@ class AttributeTable(_Entry):
         for name, entry in self.lesions.items():
             if (other := owner.setdefault(lesion_key(name), name)) != name:
                 raise ValueError(f"lesions/{name}: the same name as {other!r}; keep one of them")
-            if not entry.stated:
+            if not entry.stated and not self._stated_by_a_case(name):
                 raise ValueError(f'lesions/{name}: no aspect is stated; add at least one, e.g. "location": "liver"')
         for name, entry in self.lesions.items():
             for alias in entry.aliases:
@@ -189,6 +192,13 @@ class AttributeTable(_Entry):
                 if (other := described.setdefault(lesion, name)) != name:
                     raise ValueError(f"{where}: the same lesion as {other!r}; merge the two")
         return self
+
+    def _stated_by_a_case(self, lesion: str) -> bool:
+        return any(
+            values.stated and lesion_key(name) == lesion_key(lesion)
+            for case in self.cases.values()
+            for name, values in case.lesions.items()
+        )
 
     @cached_property
     def _lesion_of(self) -> dict[str, str]:

@@ -112,8 +112,13 @@ def clinical_knowledge_table() -> AttributeTable:
 
 
 def queries(table: AttributeTable) -> list[LesionQuery]:
-    """One query per lesion type, in the table's order, from the class-level attributes."""
-    return [LesionQuery(name=name, attributes=entry.attributes) for name, entry in table.lesions.items()]
+    """One query per lesion type, in the table's order, from the class-level attributes.
+
+    Types that only cases describe are left out: they would ask for any lesion.
+    """
+    return [
+        LesionQuery(name=name, attributes=entry.attributes) for name, entry in table.lesions.items() if entry.stated
+    ]
 
 
 def resolve_label_attributes(label_names: Iterable[str], table: AttributeTable | None = None) -> dict[str, LesionEntry]:
@@ -141,7 +146,7 @@ def json_schema() -> dict[str, Any]:
     names = _one_or_many(_text_schema(MAX_NAME_LENGTH))
     references = _one_or_many(_text_schema(MAX_REFERENCE_LENGTH)) | {"description": "Where the values come from."}
     aspects = {aspect: {"$ref": f"#/$defs/{aspect}"} for aspect in ASPECTS}
-    lesion = _object_schema(aspects | {"aliases": names, "references": references}) | {"minProperties": 1}
+    lesion = _object_schema(aspects | {"aliases": names, "references": references})
     case = _object_schema({"annotated": names, "lesions": _map_schema(_object_schema(aspects))})
     table = {
         "$schema": text,

@@ -26,7 +26,7 @@ def not_negative(text: str) -> float:
     return value
 
 
-def step_size(text: str) -> float:
+def share(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not in (0, 1]")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_malenia.cli.messages import counted, one_line_errors, warn
-from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero
+from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero, share
 
 
 @one_line_errors
@@ -21,11 +21,15 @@ def phantom(argv: Sequence[str] | None = None) -> int | None:
     _add_make(commands)
     _add_render(commands)
     _add_insert(commands)
+    _add_augment(commands)
 
     sheet = commands.add_parser("sheet", help="a PNG to look at: three planes through the largest lesion of each case")
     sheet.add_argument("folder", type=Path, help="nnU-Net raw data set, or what insert wrote")
     sheet.add_argument("-o", "--output", type=Path, required=True, metavar="PNG", help="file to write")
     sheet.add_argument("-n", type=at_least_one, default=6, metavar="CASES", help="at most (default: %(default)s)")
+    sheet.add_argument(
+        "--cases", default="*", metavar="PATTERN", help="of their ids, e.g. '*_synthetic' (default: all)"
+    )
     sheet.set_defaults(run=_phantom_sheet)
 
     splits = commands.add_parser("splits", help="for each split: where the values of unseen types are seen")
@@ -88,6 +92,24 @@ def _add_insert(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--diameter", type=float, nargs=2, metavar=("FROM", "TO"), help="mm; default: by lesion type")
     _add_seed(command)
     command.set_defaults(run=_phantom_insert)
+
+
+def _add_augment(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "augment",
+        help="a data set with synthetic lesions beside its own",
+        description="Write a raw data set's training cases and, of a share of them, copies with synthetic lesions "
+        "whose organ and attributes are drawn evenly. Its labels must name organs.",
+    )
+    command.add_argument("-d", "--dataset", type=Path, required=True, metavar="FOLDER", help="nnU-Net raw data set")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="data set folder to make")
+    command.add_argument("--per_case", type=at_least_one, default=2, metavar="N", help="default: %(default)s")
+    command.add_argument("--share", type=share, default=0.5, help="of cases that get a copy (default: %(default)s)")
+    command.add_argument("--replace", action="store_true", help="a copy takes the place of its case")
+    command.add_argument("--exclude", type=Path, metavar="TABLE", help="never location and density of its types (JSON)")
+    command.add_argument("--types", nargs="+", default=(), metavar="TYPE", help="of --exclude (default: all of them)")
+    _add_seed(command)
+    command.set_defaults(run=_phantom_augment)
 
 
 def _add_table_and_names(command: argparse.ArgumentParser) -> None:
@@ -153,10 +175,29 @@ def _phantom_insert(args: argparse.Namespace) -> None:
     print(f"{args.output}: {case_id}, {counted(len(table.lesions), 'lesion')}")
 
 
+def _phantom_augment(args: argparse.Namespace) -> None:
+    from nnunetv2_malenia.attributes.tables import read_table
+    from nnunetv2_malenia.demo.augmentation import augment_dataset
+
+    count, added, remarks = augment_dataset(
+        args.dataset,
+        args.output,
+        per_case=args.per_case,
+        share=args.share,
+        replace=args.replace,
+        excluded=read_table(args.exclude) if args.exclude else None,
+        types=args.types,
+        seed=args.seed,
+    )
+    for remark in remarks:
+        warn(remark)
+    print(f"{args.output}: {counted(count, 'case')}, {counted(added, 'case')} with synthetic lesions")
+
+
 def _phantom_sheet(args: argparse.Namespace) -> None:
     from nnunetv2_malenia.phantom.sheet import write_sheet
 
-    print(f"{args.output}: {counted(write_sheet(args.folder, args.output, count=args.n), 'case')}")
+    print(f"{args.output}: {counted(write_sheet(args.folder, args.output, count=args.n, pattern=args.cases), 'case')}")
 
 
 def _phantom_splits(args: argparse.Namespace) -> None:

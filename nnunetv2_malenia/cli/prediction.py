@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_malenia.cli.messages import counted, fail, one_line_errors, warn
-from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero, not_negative, probability, step_size
+from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero, not_negative, probability, share
 
 if TYPE_CHECKING:
     from nnunetv2_malenia.inference.run_record import RunRecord
@@ -49,7 +49,7 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("-c", default="3d_fullres", metavar="CONFIGURATION", help="default: %(default)s")
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to ensemble (default: all that are trained)")
     parser.add_argument("-chk", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
-    parser.add_argument("-step_size", type=step_size, default=0.5, help="tile step as share of a tile, in (0, 1]")
+    parser.add_argument("-step_size", type=share, default=0.5, help="tile step as share of a tile, in (0, 1]")
     parser.add_argument("--disable_tta", action="store_true", help="no mirroring at test time")
     parser.add_argument("--threshold", type=probability, default=0.5, metavar="P",
                         help="probability above which a voxel belongs to a query (default: %(default)s)")  # fmt: skip

@@ -20,7 +20,11 @@ def is_seen(name: str, plans: MaleniaPlans) -> bool:
     """Whether a lesion type, by name or alias, was among the training labels."""
     table = clinical_knowledge_table()
     names = {name.lower(), table.find(name)}
-    return any(label.lower() in names or table.find(label) in names - {None} for label in plans.lesions)
+    return any(
+        label.lower() in names or table.find(label) in names - {None}
+        for label, described in plans.lesions.items()
+        if described.stated
+    )
 
 
 def check_file_names(queries: Sequence[LesionQuery]) -> None:

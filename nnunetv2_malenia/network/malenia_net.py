@@ -225,11 +225,12 @@ class MaleniaNet(nn.Module):
         """Class logits in the data set's label order: ordinary head, its lesion channels replaced by query masks.
 
         With a softmax, a lesion's logit is logit(p) + the largest of the other channels, so that it wins where p > 0.5,
-        as when it is asked for; with regions it is logit(p) itself.
+        as when it is asked for; with regions it is logit(p) itself. A lesion type without a description never wins.
         """
         asked, rival = (each.expand(features[0].shape[0], -1, -1) for each in (self.own_is_asked, self.own_is_rival))
         output = self._answer(x, features, self.trained_queries(asked, rival))
-        query_logits = torch.logit(self.query_probabilities(output), eps=1e-4)
+        is_described = self.own_is_asked.any(1)  # a query for nothing would show any lesion
+        query_logits = torch.logit(self.query_probabilities(output) * is_described[:, None, None, None], eps=1e-4)
         head = output.class_logits[0].float()
         base = 0.0 if self.has_regions else head[:, self.other_channels].amax(1)
         channels = list(head.unbind(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import NamedTuple
 
@@ -59,16 +59,10 @@ def insert_lesions(
     Raises PhantomError for grids that differ, organs that are missing or too small, a phase that the CT does not have,
     and attributes that cannot be drawn.
     """
-    if not image.same_grid(organs):
-        raise PhantomError(f"{organs.source}: not on the grid of {image.source}; resample the organs to the image")
-    hounsfield = image.array.astype(np.float32)
-    structures = {name: value for name, value in names.items() if value}
-    anatomy = label_anatomy(checked_labels(organs, names), structures, image.grid, np.random.default_rng(seed))
-    smooth = _smooth(hounsfield, anatomy.grid, _NOISE_MM)
-    _complete(anatomy, smooth)
+    hounsfield, anatomy, smooth = scan_anatomy(image, organs, names, (), np.random.default_rng(seed))
     streams = np.random.SeedSequence([seed, *case_id.encode()]).spawn(3)
     look_rng, place_rng, draw_rng = (np.random.default_rng(stream) for stream in streams)
-    phase = choose_phase(table, table.lesions, case_id, look_rng, scan=_phase_of(anatomy, smooth))
+    phase = choose_phase(table, table.lesions, case_id, look_rng, scan=scan_phase(anatomy, smooth))
     locations = locations_in(anatomy)
     wanted, remarks = [], []
     for name in table.lesions:
@@ -79,9 +73,27 @@ def insert_lesions(
     for value, lesion in enumerate(fit_lesions(anatomy, wanted, place_rng, diameter_mm=diameter_mm), start=1):
         for share in dilated_ducts(anatomy, lesion, draw_rng):
             _fill_ducts(hounsfield, share, anatomy.grid)
-        mask[lesion.box][_blend(hounsfield, lesion, anatomy, phase, draw_rng)] = value
+        mask[lesion.box][draw_lesion(hounsfield, lesion, anatomy, phase, draw_rng)] = value
     attributes = {name: {aspect: list(v) for aspect, v in chosen.items() if v} for name, chosen in wanted}
     return InsertedLesions(np.rint(hounsfield).astype(np.int16), mask, attributes, remarks)
+
+
+def scan_anatomy(
+    image: Volume, labels: Volume, organs: Mapping[str, int], others: Sequence[int], rng: np.random.Generator
+) -> tuple[np.ndarray, Anatomy, np.ndarray]:
+    """A CT with labelled organs -> HU (Z, Y, X) float32, its anatomy, and the HU without noise.
+
+    organs: label name -> value; others: label values that are no organs. Raises PhantomError as `insert_lesions` does.
+    """
+    if not image.same_grid(labels):
+        raise PhantomError(f"{labels.source}: not on the grid of {image.source}; resample the organs to the image")
+    hounsfield = image.array.astype(np.float32)
+    named = checked_labels(labels, {**organs, **{f"other {value}": value for value in others}})
+    structures = {name: value for name, value in organs.items() if value}
+    anatomy = label_anatomy(named, structures, image.grid, rng)
+    smooth = _smooth(hounsfield, anatomy.grid, _NOISE_MM)
+    _complete(anatomy, smooth)
+    return hounsfield, anatomy, smooth
 
 
 def _smooth(hounsfield: np.ndarray, grid: Grid, sigma_mm: float) -> np.ndarray:
@@ -100,7 +112,7 @@ def _complete(anatomy: Anatomy, smooth: np.ndarray) -> None:
         anatomy.tissue[inner & bright] = Tissue.HEPATIC_VESSEL
 
 
-def _phase_of(anatomy: Anatomy, smooth: np.ndarray) -> str | None:
+def scan_phase(anatomy: Anatomy, smooth: np.ndarray) -> str | None:
     """The phase that the blood in the aorta shows; None without an aorta."""
     inner = ndimage.binary_erosion(anatomy.organ("aorta"))
     if not inner.any():
@@ -108,7 +120,7 @@ def _phase_of(anatomy: Anatomy, smooth: np.ndarray) -> str | None:
     return words.ENHANCED if np.median(smooth[inner]) > _ENHANCED_AORTA_HU else words.NON_CONTRAST
 
 
-def _blend(
+def draw_lesion(
     hounsfield: np.ndarray, lesion: Lesion, anatomy: Anatomy, phase: str, rng: np.random.Generator
 ) -> np.ndarray:
     """Draw one lesion into the CT, in place -> its mask in `lesion.box`: voxels that it fills at least half."""

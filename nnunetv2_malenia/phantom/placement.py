@@ -142,6 +142,11 @@ def locations_in(anatomy: Anatomy) -> list[str]:
     return [place for place in places if sites.has(place)]
 
 
+def whole_organs(locations: Sequence[str]) -> list[str]:
+    """Those locations that are no part of another."""
+    return [place for place in locations if place in _HOSTS]
+
+
 class _Sites:
     """Where the next lesion can go: distances in each organ, on a thinned-out grid, and the places already taken."""
 

@@ -18,17 +18,21 @@ _AROUND = 12  # voxels, whose median HU decides the window
 _ENDING = ".nii.gz"
 
 
-def write_sheet(folder: Path, output_file: Path, *, count: int = 6) -> int:
+def write_sheet(folder: Path, output_file: Path, *, count: int = 6, pattern: str = "*") -> int:
     """Write a PNG with a row per case: axial, coronal and sagittal -> number of rows.
 
     folder: an nnU-Net raw data set (imagesTr and labelsTr), or CASE_0000.nii.gz beside CASE.nii.gz. Of a data set
-    those labels are outlined that are lesions in its attributes.json or the Clinical Knowledge Table; else all.
+    those labels are outlined that are lesions in its attributes.json or the Clinical Knowledge Table, of
+    synthetic ones and others the synthetic ones; else all.
+    A row's caption says what the case's entry there states of the largest lesion. pattern: of the case ids.
     The patient's right is on the left, as radiologists look at it. Raises PhantomError if there is no case.
     """
     images, labels = (folder / part if (folder / part).is_dir() else folder for part in ("imagesTr", "labelsTr"))
-    cases = [path.name.removesuffix(f"_0000{_ENDING}") for path in sorted(images.glob(f"*_0000{_ENDING}"))][:count]
+    cases = [path.name.removesuffix(f"_0000{_ENDING}") for path in sorted(images.glob(f"{pattern}_0000{_ENDING}"))][
+        :count
+    ]
     if not cases:
-        raise PhantomError(f"{folder}: no CASE_0000{_ENDING} in it or its imagesTr; give a data set's folder")
+        raise PhantomError(f"{folder}: no {pattern}_0000{_ENDING} in it or its imagesTr; give a data set's folder")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -40,7 +44,8 @@ def write_sheet(folder: Path, output_file: Path, *, count: int = 6) -> int:
         image, mask = read_volume(images / f"{case_id}_0000{_ENDING}"), read_volume(labels / f"{case_id}{_ENDING}")
         lesions = mask.array if lesion_values is None else np.where(np.isin(mask.array, lesion_values), mask.array, 0)
         _draw_case(row, image, lesions)
-        row[0].set_title(case_id, color="white", loc="left", fontsize=10)
+        caption = _caption(folder, case_id, lesions)
+        row[0].set_title(caption, color="white", loc="left", fontsize=10).set_in_layout(False)
     beside = output_file.with_name(f".partial_{output_file.name}")
     try:
         figure.savefig(beside, dpi=80, format="png")
@@ -57,7 +62,23 @@ def _lesion_values(folder: Path) -> list[int] | None:
     labels = json.loads(description.read_text(encoding="utf-8"))["labels"]
     table = folder / "attributes.json"
     known = read_table(table) if table.is_file() else None
-    return [labels[name] for name in resolve_label_attributes(labels, known)]
+    entries = resolve_label_attributes(labels, known)
+    synthetic = [labels[name] for name, entry in entries.items() if not entry.stated]
+    return synthetic or [labels[name] for name in entries]
+
+
+def _caption(folder: Path, case_id: str, lesions: np.ndarray) -> str:
+    """The case's id, and the attributes stated in it for its largest lesion."""
+    if not (folder / "attributes.json").is_file() or not lesions.any():
+        return case_id
+    labels = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"]
+    table = read_table(folder / "attributes.json")
+    shown = lesions[middle_of_largest(lesions)]
+    name = next(name for name, value in labels.items() if value == shown)
+    if table.find(name) is None:
+        return case_id
+    stated = ", ".join(value for _, value in table.attributes_of(name, case_id).phrases())
+    return f"{case_id}: {name}: {stated}"
 
 
 def _draw_case(axes: Sequence, image: Volume, lesions: np.ndarray) -> None:

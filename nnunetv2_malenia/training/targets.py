@@ -145,11 +145,14 @@ def compose_queries(
     whose lesions are labelled in this case; where there is one, no other is asked for as absent. The first query states
     nothing, which asks for any lesion. Then, in turn, by `kinds`: the full description of a present type, that of an
     absent one, a random subset of a present type's aspects (attribute dropout), and a present type with one aspect
-    changed to a value that it does not have. Without a lesion every query is about an absent type.
+    changed to a value that it does not have. Without a lesion every query is about an absent type. A type without
+    class-level attributes is never asked for as absent, and one without any in this case not at all; where no type is
+    left, queries ask for any lesion.
     """
-    here, elsewhere = np.flatnonzero(present), np.flatnonzero(~present & annotated)
+    is_described = space.class_values.any(1)  # of a type described per case only, absent lesions look like nothing
+    here, elsewhere = np.flatnonzero(present & values.any(1)), np.flatnonzero(~present & annotated & is_described)
     if len(elsewhere) == 0:
-        elsewhere = np.flatnonzero(~present)
+        elsewhere = np.flatnonzero(~present & is_described)
     if len(here) == 0:
         here = elsewhere
     if len(elsewhere) == 0:
@@ -159,6 +162,9 @@ def compose_queries(
     for i in range(num_queries - 1):
         kind, turn = kinds[i % len(kinds)], i // len(kinds)
         pool = elsewhere if kind == "absent" else here
+        if len(pool) == 0:
+            queries.append(np.zeros_like(queries[0]))
+            continue
         chosen = pool[turn % len(pool)]
         has = values[chosen] if present[chosen] else space.class_values[chosen]
         asked = has.copy()

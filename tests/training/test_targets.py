@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from references.target_loops import answers_loop, fit_loop
@@ -429,6 +429,7 @@ def test_a_query_with_one_aspect_changed_never_finds_its_source(seed):
     present = np.arange(len(space.class_values)) == source
     queries, answers, by_kind = composed(space, present, seed)
     has = space.class_values[source]
+    assume(has.any())  # a type without a description is not asked for
     could_change = any(
         (has & (space.phrase_aspect == aspect)).any() and (~space.holds(has) & (space.phrase_aspect == aspect)).any()
         for aspect in range(4)
@@ -497,3 +498,23 @@ def test_the_space_counts_labels_like_the_table_names_them():
     assert space.type_has_label.shape == (4, 6)
     assert as_sets(space.type_has_label) == [{2}, {3}, {4}, {5}]
     assert len(phrases) == len(space.phrase_aspect) == len(space.overlap)
+
+
+def test_a_type_described_per_case_is_asked_for_there_and_never_as_absent():
+    lesions = {"liver tumor": TABLE["liver tumor"], "synthetic lesion 1": {}}
+    stated = {"location": "spleen", "density": "hyperdense"}
+    cases = {"with": {"lesions": {"synthetic lesion 1": stated}}}
+    labels = {"liver tumor": (1,), "synthetic lesion 1": (2,)}
+    space, phrases = space_of(lesions, cases, labels)
+    spleen, annotated = asking(phrases, **stated), np.ones(2, bool)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        there = compose_queries(space.values_of("with"), np.array([False, True]), annotated, space, 9, rng)
+        assert (there == spleen).all(1).any()
+        absent = compose_queries(space.values_of("other"), np.array([False, False]), annotated, space, 9, rng)
+        assert not (absent & spleen).all(1).any()
+        assert absent[1:3].any(1).all()  # full and absent: the liver tumor's, never the empty entry
+    answers = query_answers(np.stack([spleen]), space.values_of("other"), annotated, space)
+    assert answers[0].tolist() == [NO, NO, UNKNOWN]  # voxels of it in a case that states nothing: never "fits"
+    answers = query_answers(np.stack([spleen]), space.values_of("with"), annotated, space)
+    assert answers[0].tolist() == [NO, NO, YES]

@@ -1,0 +1,143 @@
+"""A raw data set and, beside its cases, copies of them with synthetic lesions of balanced attributes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable, CaseEntry, LesionEntry
+from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes
+from nnunetv2_malenia.dataset_conversion.nifti_files import FILE_ENDING, link_or_copy
+from nnunetv2_malenia.dataset_conversion.nnunet_raw import TRAINING, new_raw_dataset
+from nnunetv2_malenia.phantom.anatomy import PhantomError
+from nnunetv2_malenia.phantom.label_maps import read_names
+from nnunetv2_malenia.phantom.synthesis import BalancedLooks, synthesise
+from nnunetv2_malenia.phantom.volume import read_volume
+
+SYNTHETIC = "synthetic lesion"
+
+
+def augment_dataset(
+    source: Path,
+    target: Path,
+    *,
+    per_case: int = 2,
+    share: float = 0.5,
+    replace: bool = False,
+    excluded: AttributeTable | None = None,
+    types: Sequence[str] = (),
+    seed: int = 0,
+) -> tuple[int, int, list[str]]:
+    """Write a raw data set's training cases and, of a share of them, copies with synthetic lesions.
+
+    -> number of source cases, number of copies, remarks. source: one CT channel, .nii.gz, organs among the labels.
+    The source's files are linked. Labels `synthetic lesion 1` … follow the source's; what each looks like is stated
+    per case. share: in (0, 1]; replace: a copy takes the place of its case. excluded: no lesion has location and
+    density of one of its `types` (default: all of its types).
+    Raises PhantomError for data that this cannot be done with, AttributeTableError for types that are not in the
+    table, FileExistsError if the target is there.
+    """
+    looks = BalancedLooks(_excluded_looks(excluded, types))
+    description = _description(source)
+    labels = read_names(description["labels"], str(source / "dataset.json"))
+    if "ignore" in labels:
+        raise PhantomError(f"{source}: its ignore label must stay the last; augment a data set without one")
+    names = [f"{SYNTHETIC} {i + 1}" for i in range(per_case)]
+    if clash := [name for name in names if name in labels]:
+        raise PhantomError(f"{source}: has a label {clash[0]!r} already; augment the data set that it was made from")
+    own = source / "attributes.json"
+    table = read_table(own) if own.is_file() else None
+    lesions = {name: LesionEntry(**entry.stated) for name, entry in resolve_label_attributes(labels, table).items()}
+    organs = {name: value for name, value in labels.items() if name not in lesions}
+    case_ids = [path.name.removesuffix(FILE_ENDING) for path in sorted((source / "labelsTr").glob(f"*{FILE_ENDING}"))]
+    if not case_ids:
+        raise PhantomError(f"{source}: no case in labelsTr; give an nnU-Net raw data set")
+    order = np.random.default_rng(seed).permutation(len(case_ids))
+    chosen = set(order[: max(1, round(share * len(case_ids)))].tolist())
+    last = max(labels.values())
+    new_labels = dict(labels)  # grows by those that find room: it is written at the end
+    stated: dict[str, Mapping[str, Mapping[str, Sequence[str]]]] = {}
+    origins: dict[str, str] = {}
+    remarks: list[str] = []
+    with new_raw_dataset(
+        target,
+        new_labels,
+        channel_names=list(description["channel_names"].values()),
+        image_reader_writer=description.get("overwrite_image_reader_writer", "NibabelIOWithReorient"),
+        description=f"{description.get('description', source.name)} With synthetic lesions; see attributes.json.",
+    ) as raw:
+        for number, case_id in enumerate(case_ids):
+            files = (
+                source / "imagesTr" / f"{case_id}_0000{FILE_ENDING}",
+                source / "labelsTr" / f"{case_id}{FILE_ENDING}",
+            )
+            new_id = f"{case_id}_synthetic"
+            done = None
+            if number in chosen:
+                image, mask = map(read_volume, files)
+                rng = np.random.default_rng([seed, number])
+                done = synthesise(image, mask, organs, [labels[name] for name in lesions], names, looks, rng)
+                remarks += done.remarks
+            if done and done.attributes:
+                raw.count(new_id, TRAINING)
+                image.save(done.image, raw.image_path(new_id, TRAINING, 0))
+                merged = np.where(done.mask > 0, done.mask.astype(np.uint16) + last, mask.array)
+                mask.save(merged.astype(np.min_scalar_type(merged.max())), raw.mask_path(new_id, TRAINING))
+                new_labels |= {name: last + 1 + names.index(name) for name in done.attributes}
+                stated[new_id], origins[new_id] = done.attributes, case_id
+                if replace:
+                    continue
+            raw.count(case_id, TRAINING)
+            link_or_copy(files[0], raw.image_path(case_id, TRAINING, 0))
+            link_or_copy(files[1], raw.mask_path(case_id, TRAINING))
+            origins[case_id] = case_id
+        if not stated:
+            raise PhantomError(f"{source}: no synthetic lesion found room; exclude fewer types or label more organs")
+        drawn = [name for name in names if name in new_labels]
+        cases = {new: _case_entry(table, lesions, old, stated.get(new, {}), drawn) for new, old in origins.items()}
+        entries = lesions | {name: LesionEntry() for name in drawn}
+        raw.write_attributes(AttributeTable(name=f"{source.name}, augmented", lesions=entries, cases=cases))
+    return len(case_ids), len(stated), remarks
+
+
+def _description(source: Path) -> dict:
+    file = source / "dataset.json"
+    if not file.is_file():
+        raise PhantomError(f"{file}: no such file; give the folder of an nnU-Net raw data set")
+    description = json.loads(file.read_text(encoding="utf-8"))
+    if len(description.get("channel_names", ())) != 1 or description.get("file_ending") != FILE_ENDING:
+        raise PhantomError(f"{file}: lesions can be put into one CT channel stored as {FILE_ENDING} only")
+    return description
+
+
+def _case_entry(
+    table: AttributeTable | None,
+    lesions: Mapping[str, LesionEntry],
+    case_id: str,
+    synthetic: Mapping[str, Mapping[str, Sequence[str]]],
+    drawn: Sequence[str],
+) -> CaseEntry:
+    """A source case's entry by the data set's label names, and its synthetic lesions.
+
+    All labels of synthetic lesions count as annotated: without one, a case has none.
+    """
+    case = (table.cases.get(case_id) if table else None) or CaseEntry()
+    stated = {
+        name: values
+        for name in lesions
+        for key, values in case.lesions.items()
+        if table.find(key) is not None and table.find(key) == table.find(name)
+    }
+    annotated = None if case.annotated is None else (*case.annotated, *drawn)
+    return CaseEntry(annotated=annotated, lesions={**stated, **synthetic})
+
+
+def _excluded_looks(table: AttributeTable | None, types: Sequence[str]) -> list[AspectValues]:
+    if table is None:
+        if types:
+            raise PhantomError("--types names types of a table; give it with --exclude")
+        return []
+    return [table.entry(name).attributes for name in (types or table.lesions)]
