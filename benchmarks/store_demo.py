@@ -1,9 +1,10 @@
-"""Store what malenia_demo measured, and count how often asking for one of two lesion types returned that one.
+"""Store what malenia_demo --train measured, and count how often asking for one of two lesion types returned that one.
 
     python benchmarks/store_demo.py FOLDER
 
-FOLDER is malenia_demo's output. Of every test phantom and every ordered pair of types in it, the mask that asking for
-the first returned is compared with the references of both by DSC. Writes benchmarks/results/demo_N_epochs.json.
+FOLDER is the output of malenia_demo --train --baseline. Of every test phantom and every ordered pair of types
+in it, the mask that asking for the first returned is compared with the references of both by DSC. Writes
+benchmarks/results/demo_N_epochs.json.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def count_pairs(folder: Path, seen: dict[str, bool]) -> dict[str, dict[str, int]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="output folder of malenia_demo --baseline")
+    parser.add_argument("folder", type=Path, help="output folder of malenia_demo --train --baseline")
     folder = parser.parse_args().folder
     results = json.loads((folder / "results.json").read_text())
     results["pairs"] = count_pairs(folder, {row["name"]: row["seen"] for row in results["malenia"]})

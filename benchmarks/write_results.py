@@ -1,6 +1,6 @@
 """Write docs/results.md from the stored results.
 
-malenia_demo --baseline -o FOLDER  (and, in another folder, with --minutes 30 --seed 2 --test_cases 24)
+malenia_demo --train --baseline --minutes 30 --train_cases 240 --test_cases 24 -o FOLDER
 python benchmarks/store_demo.py FOLDER
 python benchmarks/train_step.py -d 901 -p nnUNetMaleniaDemoPlans
 python benchmarks/write_results.py
@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 HERE = Path(__file__).parent
-DEFAULTS = {"minutes": 15, "seed": 0, "test_cases": 16}  # malenia_demo's
+DEFAULTS = {"minutes": 15, "seed": 0, "train_cases": 120, "test_cases": 16}  # malenia_demo --train's
 
 
 def number(value: float | None, digits: int) -> str:
@@ -52,8 +52,8 @@ def demo_table(results: dict) -> list[str]:
 def command(results: dict) -> str:
     options = results["options"]
     given = [f" --minutes {options['minutes']}"] if options["minutes"] != DEFAULTS["minutes"] else []
-    given += [f" --{name} {options[name]}" for name in ("seed", "test_cases") if options[name] != DEFAULTS[name]]
-    return "malenia_demo --baseline" + "".join(given)
+    given += [f" --{name} {options[name]}" for name in ("seed", "train_cases", "test_cases") if options[name] != DEFAULTS[name]]
+    return "malenia_demo --train --baseline" + "".join(given)
 
 
 def demo_section(results: dict) -> list[str]:

@@ -16,7 +16,7 @@ FOLDERS_BESIDE_THE_PACKAGE = ("attribute_tables", "dataset_conversion")
 CHAINS = (
     "attributes <- evaluation <- report <- demo <- cli",
     "attributes, network, phantom <- training <- nnunet_ext, demo, cli",
-    "attributes, network <- inference <- demo, cli",
+    "attributes, network <- inference <- report <- demo, cli",
     "attributes <- phantom <- demo, cli",
     "attributes <- dataset_conversion <- demo, cli",
 )

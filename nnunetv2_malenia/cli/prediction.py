@@ -14,6 +14,22 @@ if TYPE_CHECKING:
     from nnunetv2_malenia.inference.run_record import RunRecord
 
 
+class _Example(argparse.Action):
+    """Like --help, it needs no other argument."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from nnunetv2_malenia.demo.example import write_example
+
+        folder = Path("malenia_example")
+        image, table = write_example(folder)
+        options = f"-o {folder / 'answers'} --attributes {table} -m phantom -device cpu -npp 0 -nps 0 --disable_tta"
+        print(f"$ {parser.prog} -i {image} {options}", flush=True)
+        if (status := predict_zeroshot(["-i", str(image), *options.split()])) == 0:
+            print("CT.nii.gz is the label map, CT.json has the findings. For your own CT, give it with -i, and change "
+                  f"a copy of {table} to what you look for.")  # fmt: skip
+        parser.exit(status)
+
+
 @one_line_errors
 def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     """malenia_predict_zeroshot: segment every lesion type of an attribute table."""
@@ -26,7 +42,8 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="output folder, made if it is not there")
     parser.add_argument("--attributes", type=Path, metavar="TABLE",
                         help="attribute table (JSON); without one, any lesion is found and named")  # fmt: skip
-    parser.add_argument("-m", type=Path, metavar="FOLDER", help="model folder; instead of -d, -p, -tr and -c")
+    parser.add_argument("-m", metavar="FOLDER", help="model folder, or the name of a model that comes with the package "
+                        "(phantom); instead of -d, -p, -tr and -c")  # fmt: skip
     parser.add_argument("-d", metavar="DATASET", help="data set name or id that the model was trained on")
     parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
     parser.add_argument("-tr", default="MaleniaTrainer", metavar="TRAINER", help="trainer (default: %(default)s)")
@@ -40,7 +57,10 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("--min_volume", type=not_negative, default=0.0, metavar="ML",
                         help="leave out connected components of fewer ml than this (default: %(default)s)")  # fmt: skip
     parser.add_argument("--save_masks", action="store_true", help="write each query's own mask to masks/CASE/")
+    parser.add_argument("--save_dicom_seg", action="store_true",
+                        help="write the masks to CASE.seg.dcm (DICOM-SEG) too; for DICOM series")  # fmt: skip
     parser.add_argument("--save_probabilities", action="store_true", help="write all probability maps to CASE.npz")
+    parser.add_argument("--report", action="store_true", help="write report.html: all answers and images to look at")
     parser.add_argument("--continue_prediction", action="store_true",
                         help="keep answers of an earlier run that still hold: same image, model, queries and options, "
                         "files intact")  # fmt: skip
@@ -53,6 +73,8 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("-nps", type=count_from_zero, default=3, help="export processes (default: %(default)s)")
     parser.add_argument("-device", choices=("cuda", "cpu", "mps"), default="cuda", help="default: %(default)s")
     parser.add_argument("--disable_progress_bar", action="store_true")
+    parser.add_argument("--example", nargs=0, action=_Example, help="write a phantom CT and a table to malenia_example/"
+                        ", ask the model that comes with the package, show the command")  # fmt: skip
     args = parser.parse_args(argv)
     if (args.m is None) == (args.d is None):
         parser.error("give the model by -m FOLDER, or by -d DATASET with -p, -tr and -c")
@@ -63,7 +85,7 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
 
     table = read_table(args.attributes) if args.attributes else None  # before torch: a wrong table is told at once
     from nnunetv2_malenia.inference.export import OutputOptions
-    from nnunetv2_malenia.inference.model_folder import model_folder, set_up_device
+    from nnunetv2_malenia.inference.model_folder import SHIPPED_MODELS, model_folder, set_up_device
     from nnunetv2_malenia.inference.predictor import MaleniaPredictor
 
     predictor = MaleniaPredictor.from_model_folder(
@@ -75,11 +97,16 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
         use_mirroring=not args.disable_tta,
         show_progress=not args.disable_progress_bar,
     )
+    if SHIPPED_MODELS in predictor.model_folder.parents:
+        warn(
+            f"the shipped model {args.m} has seen nothing but phantoms, which are synthetic CTs; on a patient's CT its "
+            f"answers are untested, and not for clinical use: {predictor.model_folder / 'model_card.md'}"
+        )
     predictor.ask(table) if table else predictor.discover()
     run = predictor.predict_cases(
         args.i,
         args.o,
-        OutputOptions(args.threshold, args.min_volume, args.save_masks, args.save_probabilities),
+        OutputOptions(args.threshold, args.min_volume, args.save_masks, args.save_probabilities, args.save_dicom_seg),
         overwrite=not args.continue_prediction,
         num_parts=args.num_parts,
         part_id=args.part_id,
@@ -87,6 +114,10 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
         num_processes_export=args.nps,
         arguments={name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
     )
+    if args.report:
+        from nnunetv2_malenia.report.html import write_report
+
+        print(f"report: {write_report(args.o / f'run{run.part}.json', args.i)}")
     return _report_run(run, args.o)
 
 

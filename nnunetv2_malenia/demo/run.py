@@ -1,4 +1,4 @@
-"""`malenia_demo`: phantoms, nnU-Net's commands, queries for types that were never seen, scores."""
+"""`malenia_demo --train`: phantoms, nnU-Net's commands, queries for types that were never seen, scores."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def run_demo(options: DemoOptions) -> None:
     _run("malenia_predict_zeroshot", "-i", raw / "imagesTs", "-o", predictions, "--attributes", raw / QUERY_TABLE,
          "-m", model, "-f", "0", "-device", options.device, "-npp", "1", "-nps", "1", "--save_masks", "--disable_tta",
          log=out / "predict.log", env=env)  # fmt: skip
-    results = _evaluate(raw, predictions)
+    results = evaluate(raw, predictions)
     baseline = None
     if options.baseline:
         baseline_raw = out / "nnUNet_raw" / BASELINE_DATASET
@@ -95,7 +95,7 @@ def run_demo(options: DemoOptions) -> None:
         _run("nnUNetv2_predict_from_modelfolder", "-i", raw / "imagesTs", "-o", baseline_predictions,
              "-m", baseline_model, "-f", "0", "-device", options.device, "-npp", "1", "-nps", "1", "--disable_tta",
              log=out / "predict_any_lesion.log", env=env)  # fmt: skip
-        baseline = _evaluate(raw, baseline_predictions, any_lesion=ANY_LESION, oracle=True, unseen=UNSEEN)
+        baseline = evaluate(raw, baseline_predictions, any_lesion=ANY_LESION, oracle=True, unseen=UNSEEN)
     write_json(out / "results.json", {
         "data": "phantoms; not clinical",
         "options": {**asdict(options), "output_folder": None},
@@ -165,7 +165,7 @@ def write_small_plans(preprocessed: Path, *, patch_size: tuple[int, int, int], f
     write_json(preprocessed / f"{PLANS}.json", plans)
 
 
-def _evaluate(raw: Path, predictions: Path, **options: object) -> Evaluation:
+def evaluate(raw: Path, predictions: Path, **options: object) -> Evaluation:
     """As malenia_evaluate does, with the results in the predictions' folder; published figures are not of phantoms."""
     evaluation = evaluate_folder(
         EvaluationOptions(
@@ -174,7 +174,8 @@ def _evaluate(raw: Path, predictions: Path, **options: object) -> Evaluation:
             labels=raw / REFERENCE_LABELS,
             attributes=raw / QUERY_TABLE,
             **options,
-        )
+        ),
+        progress=False,
     )
     write_evaluation(evaluation, predictions / "evaluation", published=False)
     return evaluation

@@ -10,6 +10,8 @@ import numpy as np
 from nnunetv2_malenia.evaluation.metrics import presence_auc
 from nnunetv2_malenia.evaluation.scoring import TypeScore
 
+SILENT_SHARE = 0.05
+
 
 @dataclass(frozen=True)
 class Statistic:
@@ -36,7 +38,9 @@ class TypeSummary:
 
     dsc, nsd, volume_present_ml: over the cases that hold it; volume_absent_ml: over those that do not, of what was
     predicted. sensitivity: share of all lesions that were found. false_positives_per_case: over present and absent
-    cases. presence_auc: of the presence score, if every case has one and both kinds of case are there.
+    cases. silent_when_absent: share of the cases without it in which at most SILENT_SHARE of the mean volume_present_ml
+    was predicted; None if nothing was predicted where it is present. presence_auc: of the presence score, if every case
+    has one and both kinds of case are there.
     """
 
     name: str
@@ -52,6 +56,7 @@ class TypeSummary:
     false_positives_per_case: float
     volume_present_ml: Statistic
     volume_absent_ml: Statistic
+    silent_when_absent: float | None
     presence_auc: float | None
 
 
@@ -66,6 +71,7 @@ class GroupSummary:
     false_positives_per_case: Statistic
     volume_present_ml: Statistic
     volume_absent_ml: Statistic
+    silent_when_absent: Statistic
     presence_auc: Statistic
 
 
@@ -109,8 +115,16 @@ def _summarise_type(scores: Sequence[TypeScore]) -> TypeSummary:
         false_positives_per_case=sum(score.false_positives for score in scores) / len(scores),
         volume_present_ml=Statistic.of(score.volume_ml for score in present),
         volume_absent_ml=Statistic.of(score.volume_ml for score in absent),
+        silent_when_absent=_silent_share(present, absent),
         presence_auc=presence_auc(presence_scores, [score.present for score in scores]) if can_rank else None,
     )
+
+
+def _silent_share(present: Sequence[TypeScore], absent: Sequence[TypeScore]) -> float | None:
+    returned = Statistic.of(score.volume_ml for score in present).mean
+    if not returned or not absent:
+        return None
+    return sum(score.volume_ml <= SILENT_SHARE * returned for score in absent) / len(absent)
 
 
 def _summarise_group(types: Sequence[TypeSummary]) -> GroupSummary:
@@ -122,5 +136,6 @@ def _summarise_group(types: Sequence[TypeSummary]) -> GroupSummary:
         false_positives_per_case=Statistic.of(each.false_positives_per_case for each in types),
         volume_present_ml=Statistic.of(each.volume_present_ml.mean for each in types),
         volume_absent_ml=Statistic.of(each.volume_absent_ml.mean for each in types),
+        silent_when_absent=Statistic.of(each.silent_when_absent for each in types),
         presence_auc=Statistic.of(each.presence_auc for each in types),
     )

@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from nnunetv2_malenia.attributes.schema import file_name
 from nnunetv2_malenia.inference.answers import CaseAnswers
+from nnunetv2_malenia.inference.dicom_seg import write_dicom_seg
 from nnunetv2_malenia.inference.findings import CaseFindings
+from nnunetv2_malenia.inference.geometry import as_stored
 from nnunetv2_malenia.inference.input_checks import sha256_of
 from nnunetv2_malenia.inference.preparation import PreparedCase
 from nnunetv2_malenia.inference.reading import SimilarityMap
@@ -23,13 +25,14 @@ class OutputOptions:
     """What counts as found, and which files are written beside CASE.nii.gz and CASE.json.
 
     threshold: probability above which a voxel belongs to a query; min_volume_ml: smaller connected components are left
-    out; save_masks: masks/CASE/QUERY.nii.gz; save_probabilities: CASE.npz.
+    out; save_masks: masks/CASE/QUERY.nii.gz; save_probabilities: CASE.npz; save_dicom_seg: CASE.seg.dcm, for DICOM.
     """
 
     threshold: float = 0.5
     min_volume_ml: float = 0.0
     save_masks: bool = False
     save_probabilities: bool = False
+    save_dicom_seg: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,14 @@ class CaseExport:
             write_whole(
                 written[-1], lambda name: np.savez_compressed(name, probabilities=probabilities, affine_xyz_ras=affine)
             )
+        if self.options.save_dicom_seg:
+            written.append(self.output_folder / f"{case_id}.seg.dcm")
+            folder, stored_affine = case.properties["dicom_folder"], case.properties["stored_affine"]
+            stored = np.stack([as_stored(mask, affine, stored_affine) for mask in masks])
+            write_whole(
+                written[-1],
+                lambda name: write_dicom_seg(name, folder, stored, self.answers.queries, asked_sha256=self.asked_sha256),
+            )
         report = CaseFindings(
             case=case_id,
             threshold=self.options.threshold,
@@ -91,7 +102,7 @@ def read_findings(path: Path) -> CaseFindings | None:
 
 def remove_outputs(output_folder: Path, case_id: str, file_ending: str) -> None:
     """Take away what an earlier run left for a case, so that a failure now cannot be mistaken for its answer."""
-    for ending in (".json", file_ending, ".npz"):
+    for ending in (".json", file_ending, ".npz", ".seg.dcm"):
         (output_folder / f"{case_id}{ending}").unlink(missing_ok=True)
     masks = output_folder / "masks" / case_id
     if masks.is_dir():

@@ -17,6 +17,8 @@ OTHER_ENDINGS = (".nrrd", ".mha")
 SPACING_TOLERANCE = 0.05  # share of the distance between slices by which one of them may differ
 MAX_TILT_DEGREES = 0.5
 _POSITION, _ORIENTATION, _DESCRIPTION = "0020|0032", "0020|0037", "0008|103e"
+_FRAMES, _FRAME_OF_REFERENCE = "0028|0008", "0020|0052"
+_OF_ALL_SLICES = {"0028|0010": "rows", "0028|0011": "columns", "0028|0030": "pixel spacing"}
 
 
 def is_dicom_folder(folder: Path) -> bool:
@@ -54,7 +56,11 @@ def _read_file(path: Path) -> sitk.Image:
     return sitk.ReadImage(str(path))
 
 
-def _read_series(folder: Path) -> sitk.Image:
+def series_files(folder: Path) -> tuple[str, ...]:
+    """The files of a folder's one DICOM series, by slice position, in the order in which SimpleITK reads them.
+
+    Raises InputError for a folder with several series, or a series that is no regular volume.
+    """
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     if not series:
         raise InputError(f"{folder.name}: no readable DICOM series; export or copy it again")
@@ -70,16 +76,36 @@ def _read_series(folder: Path) -> sitk.Image:
     if left_out:
         raise InputError(f"{folder.name}: {left_out} DICOM files cannot be read as slices; export or copy them again")
     _check_slices(folder.name, [_header(name) for name in names])
+    return names
+
+
+def _read_series(folder: Path) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(names)
+    reader.SetFileNames(series_files(folder))
     return reader.Execute()
 
 
 def _check_slices(name: str, headers: Sequence[dict[str, str]]) -> None:
-    """Raise InputError unless slices are parallel, at right angles to their line, and equally spaced."""
+    """Raise InputError unless slices have one grid, are parallel, at right angles to their line, and equally spaced."""
+    if any(int(header.get(_FRAMES) or 1) > 1 for header in headers):
+        raise InputError(
+            f"{name}: a multi-frame (enhanced) DICOM file, whose frames SimpleITK does not sort; convert it to "
+            "single-frame slices, e.g. with dcm4che's emf2sf, or to NIfTI, e.g. with dcm2niix"
+        )
     if len(headers) < 2 or any(_POSITION not in header or _ORIENTATION not in header for header in headers):
         raise InputError(
             f"{name}: {len(headers)} files in the series, not all with a position; export the slices of one volume"
+        )
+    for tag, what in _OF_ALL_SLICES.items():
+        numbers = np.array([_numbers(header[tag]) for header in headers if tag in header])
+        differing = np.flatnonzero(np.abs(numbers - numbers[0]).max(axis=1) > 1e-3) if len(numbers) else ()
+        if len(differing):
+            values = " and ".join(" x ".join(f"{number:.4g}" for number in numbers[i]) for i in (0, differing[0]))
+            raise InputError(f"{name}: slices of different {what} ({values}); keep one volume in a folder")
+    if len({header.get(_FRAME_OF_REFERENCE, "").strip() for header in headers}) > 1:
+        raise InputError(
+            f"{name}: slices of different frames of reference, so that their positions cannot be compared; keep one "
+            "volume in a folder"
         )
     positions = np.array([_numbers(header[_POSITION]) for header in headers])
     orientations = np.array([_numbers(header[_ORIENTATION]) for header in headers])

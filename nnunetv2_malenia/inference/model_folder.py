@@ -9,6 +9,11 @@ import torch
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
+from nnunetv2_malenia.inference.weights import load_weights
+
+SHIPPED_MODELS = Path(__file__).parents[1] / "pretrained"
+WEIGHTS_ENDING = ".safetensors"
+
 
 class PredictionError(ValueError):
     """A model or an input that cannot be used; the message is one line: what is wrong, where, what to do."""
@@ -39,10 +44,35 @@ def model_folder(dataset: str, trainer: str, plans: str, configuration: str) -> 
     return folder
 
 
+def find_model(folder_or_name: Path | str) -> Path:
+    """A model folder as it is given, or that of a shipped model: a name alone, of no existing folder.
+
+    Raises PredictionError, naming the shipped models, if there is none of that name.
+    """
+    folder = Path(folder_or_name)
+    if folder.is_dir() or str(folder_or_name) != folder.name:
+        return folder
+    shipped = sorted(path.parent.name for path in SHIPPED_MODELS.glob("*/plans.json"))
+    if folder.name not in shipped:
+        raise PredictionError(
+            f"there is neither a folder nor a shipped model {folder.name!r}; shipped models: {', '.join(shipped)}"
+        )
+    return SHIPPED_MODELS / folder.name
+
+
+def checkpoint_file(model_folder: Path, fold: int | str, checkpoint_name: str) -> Path:
+    """A fold's checkpoint; of a fold without one, the weights as they ship: the same name, ending in .safetensors."""
+    path = model_folder / f"fold_{fold}" / checkpoint_name
+    weights = path.with_suffix(WEIGHTS_ENDING)
+    return weights if weights.is_file() and not path.is_file() else path
+
+
 def load_checkpoint(path: Path) -> dict:
-    """Read a checkpoint without unpickling code. Raises PredictionError."""
+    """Read a checkpoint without unpickling code. Raises PredictionError, or WeightsError for weights as they ship."""
     if not path.is_file():
         raise PredictionError(f"{path} does not exist; train that fold first, or name the folds that exist with -f")
+    if path.suffix == WEIGHTS_ENDING:
+        return load_weights(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -54,5 +84,6 @@ def load_checkpoint(path: Path) -> dict:
 
 def find_folds(model_folder: Path, checkpoint_name: str) -> list[str]:
     """Folds of a model folder that hold the checkpoint, in order; `all` only if there is no other."""
-    found = sorted(path.parent.name.removeprefix("fold_") for path in model_folder.glob(f"fold_*/{checkpoint_name}"))
+    folds = sorted(path.name.removeprefix("fold_") for path in model_folder.glob("fold_*"))
+    found = [fold for fold in folds if checkpoint_file(model_folder, fold, checkpoint_name).is_file()]
     return [fold for fold in found if fold != "all"] or found

@@ -13,6 +13,7 @@ import torch
 
 from nnunetv2_malenia.inference.export import OutputOptions
 from nnunetv2_malenia.inference.findings import LesionFinding
+from nnunetv2_malenia.inference.geometry import as_stored
 from nnunetv2_malenia.inference.input_checks import InputError
 
 if TYPE_CHECKING:
@@ -48,15 +49,10 @@ def predict_images(
     said = predictor.say(torch.from_numpy(case.data), options.threshold)
     answers = predictor.case_answers(options)(*said, case.properties)
     stored_affine = case.properties["stored_affine"]
-    to_stored = nib.orientations.ornt_transform(nib.io_orientation(answers.affine), nib.io_orientation(stored_affine))
-
-    def as_stored(array: np.ndarray) -> np.ndarray:
-        return nib.orientations.apply_orientation(array.transpose(2, 1, 0), to_stored)
-
     return Prediction(
-        probabilities=np.stack([as_stored(each) for each in answers.probabilities]),
-        masks=np.stack([as_stored(each) for each in answers.masks]),
-        label_map=as_stored(answers.label_map),
+        probabilities=np.stack([as_stored(each, answers.affine, stored_affine) for each in answers.probabilities]),
+        masks=np.stack([as_stored(each, answers.affine, stored_affine) for each in answers.masks]),
+        label_map=as_stored(answers.label_map, answers.affine, stored_affine),
         affine=stored_affine,
         findings=answers.findings,
         warnings=case.warnings,

@@ -26,10 +26,17 @@ from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
 from nnunetv2_malenia.inference.answers import CaseAnswers
 from nnunetv2_malenia.inference.batch import answer_cases
 from nnunetv2_malenia.inference.cases import find_cases
+from nnunetv2_malenia.inference.dicom_seg import check_dicom_seg
 from nnunetv2_malenia.inference.export import CaseExport, OutputOptions
 from nnunetv2_malenia.inference.input_checks import sha256_of
 from nnunetv2_malenia.inference.interpretation import make_interpreter
-from nnunetv2_malenia.inference.model_folder import PredictionError, find_folds, load_checkpoint
+from nnunetv2_malenia.inference.model_folder import (
+    PredictionError,
+    checkpoint_file,
+    find_folds,
+    find_model,
+    load_checkpoint,
+)
 from nnunetv2_malenia.inference.prediction import Prediction, predict_images
 from nnunetv2_malenia.inference.preparation import Preparation
 from nnunetv2_malenia.inference.questions import check_file_names, is_seen, query_tensors
@@ -65,9 +72,11 @@ class MaleniaPredictor(nnUNetPredictor):
         use_mirroring: bool = True,
         show_progress: bool = False,
     ) -> MaleniaPredictor:
-        """A predictor with the model of a folder that nnUNetv2_train made; folds: to ensemble, None for all.
+        """A predictor with the model of a folder that nnUNetv2_train made, or a shipped one by its name, such as
+        "phantom"; folds: to ensemble, None for all.
 
-        Raises PredictionError when the folder is not of a MaleniaTrainer or holds no trained fold.
+        Raises PredictionError when the folder is not of a MaleniaTrainer or holds no trained fold, or no shipped model
+        has that name.
         """
         predictor = cls(
             tile_step_size=tile_step_size,
@@ -75,7 +84,7 @@ class MaleniaPredictor(nnUNetPredictor):
             device=torch.device(device),
             allow_tqdm=show_progress,
         )
-        predictor.initialize_from_trained_model_folder(str(folder), folds, checkpoint_name)
+        predictor.initialize_from_trained_model_folder(str(find_model(folder)), folds, checkpoint_name)
         return predictor
 
     def initialize_from_trained_model_folder(
@@ -84,7 +93,7 @@ class MaleniaPredictor(nnUNetPredictor):
         use_folds: Sequence[int | str] | None,
         checkpoint_name: str = "checkpoint_final.pth",
     ) -> None:
-        """nnU-Net 2.8's method with checkpoints read as plain weights.
+        """nnU-Net 2.8's method with checkpoints read as plain weights, those that ship too.
 
         Raises PredictionError when the folder is not of a MaleniaTrainer or holds no trained fold.
         """
@@ -98,7 +107,7 @@ class MaleniaPredictor(nnUNetPredictor):
         folds = list(use_folds) if use_folds is not None else find_folds(folder, checkpoint_name)
         if not folds:
             raise PredictionError(f"{folder} has no fold_X/{checkpoint_name}; train one first, or choose -chk")
-        paths = [folder / f"fold_{fold}" / checkpoint_name for fold in folds]
+        paths = [checkpoint_file(folder, fold, checkpoint_name) for fold in folds]
         checkpoints = [load_checkpoint(path) for path in paths]
         self.model_files = {
             path.relative_to(folder).as_posix(): sha256_of(path) for path in (folder / "plans.json", *paths)
@@ -246,6 +255,8 @@ class MaleniaPredictor(nnUNetPredictor):
         folder = source if source.is_dir() else source.parent
         if output_folder.resolve() == folder.resolve():
             raise PredictionError(f"{output_folder} holds the images, which results could overwrite; choose another -o")
+        if options.save_dicom_seg:
+            check_dicom_seg(found.files)
         check_no_other_questions(output_folder, list(found.files), [query.name for query in self.queries])
         record = RunRecord(
             model_folder=str(self.model_folder.resolve()),

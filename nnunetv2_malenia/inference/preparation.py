@@ -35,7 +35,7 @@ class PreparedCase:
     inputs: file name -> SHA-256. fault: why the case cannot be used, in one line; data and properties are there
     only without one. data (C, Z, Y, X) float32 on the preprocessed grid; properties: nnU-Net's, and `writer`, the
     reader-writer that knows how to store results in the image's geometry, and `stored_affine`, (4, 4), from the image's
-    own x, y, z, before any reorientation, to RAS millimetres.
+    own x, y, z, before any reorientation, to RAS millimetres, and `dicom_folder`: a series' folder, or None.
     """
 
     inputs: dict[str, str] = field(default_factory=dict)
@@ -103,6 +103,7 @@ class Preparation:
             "spacing": nib.affines.voxel_sizes(read_affine)[::-1].tolist(),
             "stored_affine": read_affine if stored_affine is None else stored_affine,
             "writer": reader,
+            "dicom_folder": files[0] if files[0].is_dir() else None,
         }
 
     def _check_voxels(self, files: Sequence[Path], data: np.ndarray, warnings: list[str]) -> None:

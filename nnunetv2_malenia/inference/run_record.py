@@ -54,6 +54,11 @@ class RunRecord(BaseModel):
         return {case_id: case.reason or "" for case_id, case in self.cases.items() if case.state == "FAILED"}
 
     @property
+    def part(self) -> str:
+        """What the names of this run's own files end in, when several runs share the cases."""
+        return f"_part_{self.part_id}_of_{self.num_parts}" if self.num_parts > 1 else ""
+
+    @property
     def asked_sha256(self) -> str:
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
@@ -62,14 +67,15 @@ class RunFiles:
     """run.json and findings.csv, or run_part_0_of_2.json and its like: parts run side by side, each with its own."""
 
     def __init__(self, output_folder: Path, record: RunRecord) -> None:
-        part = f"_part_{record.part_id}_of_{record.num_parts}" if record.num_parts > 1 else ""
+        part = record.part
         self.record = record
         self._json, self._csv = output_folder / f"run{part}.json", output_folder / f"findings{part}.csv"
         self._findings: list[CaseFindings] = []
-        for pattern in ("run{}.json", "findings{}.csv"):  # of runs that were divided otherwise tell of nothing here
+        for pattern in ("run{}.json", "findings{}.csv", "report{}.html"):  # of runs that were divided otherwise
             for path in output_folder.glob(pattern.format("" if part else "_part_*_of_*")):
                 path.unlink(missing_ok=True)
         self._csv.unlink(missing_ok=True)
+        (output_folder / f"report{part}.html").unlink(missing_ok=True)  # of earlier answers
         self._write()
 
     def add(self, case_id: str, case: CaseRecord, findings: CaseFindings | None = None) -> None:

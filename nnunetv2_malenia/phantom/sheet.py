@@ -61,7 +61,7 @@ def _lesion_values(folder: Path) -> list[int] | None:
 
 
 def _draw_case(axes: Sequence, image: Volume, lesions: np.ndarray) -> None:
-    z, y, x = _middle_of_largest(lesions)
+    z, y, x = middle_of_largest(lesions)
     dz, dy, dx = image.grid.spacing_zyx
     # arrays grow to the right, front and head; seen from the feet, the front and the patient's left
     planes = (
@@ -69,8 +69,7 @@ def _draw_case(axes: Sequence, image: Volume, lesions: np.ndarray) -> None:
         (lambda a: a[::-1, y, ::-1], dz / dx),
         (lambda a: a[::-1, ::-1, x], dz / dy),
     )
-    around = image.array[tuple(slice(max(0, i - _AROUND), i + _AROUND) for i in (z, y, x))]
-    low, high = _LUNG_WINDOW_HU if np.median(around) < -400 else _SOFT_WINDOW_HU
+    low, high = window_at(image.array, (z, y, x))
     for axis, (cut, aspect) in zip(axes, planes, strict=True):
         axis.imshow(cut(image.array), cmap="gray", vmin=low, vmax=high, aspect=aspect)
         for value, colour in zip(
@@ -81,7 +80,13 @@ def _draw_case(axes: Sequence, image: Volume, lesions: np.ndarray) -> None:
         axis.set_axis_off()
 
 
-def _middle_of_largest(lesions: np.ndarray) -> tuple[int, int, int]:
+def window_at(image: np.ndarray, voxel_zyx: tuple[int, int, int]) -> tuple[float, float]:
+    """Least and greatest HU to show around a voxel of a (Z, Y, X) image: lung or soft tissue."""
+    around = image[tuple(slice(max(0, i - _AROUND), i + _AROUND) for i in voxel_zyx)]
+    return _LUNG_WINDOW_HU if np.median(around) < -400 else _SOFT_WINDOW_HU
+
+
+def middle_of_largest(lesions: np.ndarray) -> tuple[int, int, int]:
     """A voxel of the largest lesion, as near to its middle as can be; the middle of the volume without lesions."""
     parts, number = ndimage.label(lesions > 0)
     if not number:

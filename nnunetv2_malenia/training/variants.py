@@ -188,3 +188,27 @@ class MaleniaTrainerTextBranch(MaleniaTrainer):
     """Ablation: queries are answered by the text branch alone."""
 
     config = replace(MaleniaTrainer.config, text_weight=1.0)
+
+
+class MaleniaTrainer1Token(MaleniaTrainer):
+    """Ablation: one mask token."""
+
+    config = replace(MaleniaTrainer.config, num_tokens=1)
+
+
+class MaleniaTrainer4Tokens(MaleniaTrainer):
+    """Ablation: four mask tokens."""
+
+    config = replace(MaleniaTrainer.config, num_tokens=4)
+
+
+class MaleniaTrainer8Tokens(MaleniaTrainer):
+    """Ablation: eight mask tokens."""
+
+    config = replace(MaleniaTrainer.config, num_tokens=8)
+
+
+class MaleniaTrainer32Tokens(MaleniaTrainer):
+    """Ablation: 32 mask tokens."""
+
+    config = replace(MaleniaTrainer.config, num_tokens=32)

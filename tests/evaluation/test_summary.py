@@ -38,6 +38,14 @@ def test_a_type_is_summed_up_over_the_cases_that_annotate_it():
     assert kidney.presence_auc is None
 
 
+def test_a_type_is_silent_where_absent_if_at_most_a_twentieth_of_its_usual_volume_is_returned():
+    absent = [replace(ABSENT, case_id=case_id, volume_ml=ml) for case_id, ml in (("d", 0.3), ("e", 0.31), ("f", 0.0))]
+    (tumor,) = summarise([PRESENT, replace(PRESENT, case_id="b", volume_ml=8.0), *absent]).types  # usually 6 ml
+    assert tumor.silent_when_absent == pytest.approx(2 / 3)
+    (nothing_anywhere,) = summarise([replace(PRESENT, volume_ml=0.0), replace(ABSENT, volume_ml=0.0)]).types
+    assert nothing_anywhere.silent_when_absent is None
+
+
 def test_seen_and_unseen_types_are_averaged_apart_each_type_counting_once():
     seen, unseen = summarise(SCORES).groups
     assert (seen.seen, unseen.seen) == (True, False)

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from dicom_files import write_ct_series
+from pydicom import Dataset, dcmread
+from pydicom.uid import EnhancedCTImageStorage
 from tiny_model import save_ct, tiny_ct, tiny_preparation, write_tiny_model
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
@@ -109,6 +112,48 @@ def test_a_missing_slice_is_refused_with_its_place(tmp_path):
 def test_a_tilted_gantry_is_refused_with_the_angle(tmp_path):
     fault = prepare(write_series(tmp_path / "tilt", shift_mm=1.0)).fault
     assert "gantry tilt of 11.3 degrees" in fault
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({"PixelSpacing": [2, 2]}, "different pixel spacing (4 x 4 and 2 x 2)"),
+        ({"Rows": 7, "PixelData": bytes(2 * 7 * 12)}, "different rows (14 and 7)"),
+        ({"FrameOfReferenceUID": "1.2.3"}, "different frames of reference"),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "different orientation"),
+        ({"ImagePositionPatient": [-30, 10, 116]}, "slices 3 and 4 are 6 mm apart, others 5 mm"),
+        ({"ImagePositionPatient": [-30, 10, 120]}, "0 mm apart, others 5 mm"),
+    ],
+)
+def test_a_slice_that_is_not_of_the_volume_is_refused(tmp_path, attributes, said):
+    folder = write_ct_series(tmp_path / "series", tiny_ct(shape=(10, 14, 12)))
+    assert prepare(folder).fault is None
+    path = next(path for path in folder.iterdir() if dcmread(path).ImagePositionPatient[2] == 115)
+    slice_ = dcmread(path)
+    for keyword, value in attributes.items():
+        setattr(slice_, keyword, value)
+    slice_.save_as(path)
+    assert said in prepare(folder).fault
+
+
+def test_a_multi_frame_file_is_refused_with_what_to_do(tmp_path):
+    slices = [dcmread(path) for path in write_ct_series(tmp_path / "a", tiny_ct(shape=(10, 14, 12))).iterdir()]
+    enhanced = slices[0]
+    enhanced.file_meta.MediaStorageSOPClassUID = enhanced.SOPClassUID = EnhancedCTImageStorage
+    shared, places = Dataset(), [Dataset() for _ in slices]
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [Dataset()], [Dataset()]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = enhanced.ImageOrientationPatient
+    shared.PixelMeasuresSequence[0].PixelSpacing = enhanced.PixelSpacing
+    for place, slice_ in zip(places, slices, strict=True):
+        place.PlanePositionSequence = [Dataset()]
+        place.PlanePositionSequence[0].ImagePositionPatient = slice_.ImagePositionPatient
+    enhanced.SharedFunctionalGroupsSequence, enhanced.PerFrameFunctionalGroupsSequence = [shared], places
+    enhanced.PixelData = b"".join(slice_.PixelData for slice_ in slices)
+    enhanced.NumberOfFrames = len(slices)
+    del enhanced.ImagePositionPatient, enhanced.ImageOrientationPatient, enhanced.PixelSpacing
+    (tmp_path / "enhanced").mkdir()
+    enhanced.save_as(tmp_path / "enhanced" / "all.dcm")
+    assert "a multi-frame (enhanced) DICOM file" in prepare(tmp_path / "enhanced").fault
 
 
 def test_a_truncated_slice_is_refused(tmp_path):

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from tiny_model import AFFINE, SHAPE_XYZ, save_ct, tiny_ct, write_tiny_model
+from tiny_model import AFFINE, SHAPE_XYZ, BrightIsLesion, save_ct, tiny_ct, write_tiny_model
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
 from nnunetv2_malenia.cli import predict_zeroshot
@@ -40,17 +40,6 @@ def predictor_of(model, folds=(0,), table=TABLE):
     predictor.initialize_from_trained_model_folder(str(model), folds)
     predictor.ask(table)
     return predictor
-
-
-class BrightIsLesion(torch.nn.Module):
-    """In place of a trained network: voxels above 140 HU are the first query's lesions and any lesion's, above 340 the
-    second's."""
-
-    def load_state_dict(self, *_, **__):
-        pass
-
-    def forward(self, x):
-        return torch.cat([torch.where(x > limit, 5.0, -5.0) for limit in (1.0, 3.5, 1.0)], dim=1)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Zero-shot segmentation against its baselines, its upper bound and its ablations, over seeds."""

@@ -1,0 +1,191 @@
+"""One row of one seed: data, nnU-Net's own commands, answers, scores. What is there already is not made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.zero_shot.datasets import CODES, write_dataset
+from benchmarks.zero_shot.rows import ANY_LESION, ONE_HOT, PHANTOM, Row, Size
+from nnunetv2_malenia.demo.phantom_dataset import ANY_LESION as ANY_LESION_LABEL
+from nnunetv2_malenia.demo.run import (
+    ALLOCATOR,
+    CONFIGURATION,
+    PLANS,
+    QUERY_TABLE,
+    REFERENCE_LABELS,
+    write_small_plans,
+)
+from nnunetv2_malenia.evaluation.comparison import EvaluationOptions
+from nnunetv2_malenia.evaluation.evaluate import evaluate_folder, write_evaluation
+from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.phantom.dataset import UNSEEN
+
+OWN_PLANS = "nnUNetPlans"
+HERE = Path(__file__).parent
+
+
+class BenchmarkError(ValueError):
+    """The benchmark cannot go on; the message is one line: what is wrong, where, what to do."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A row to be run with a seed, of phantoms and training alike. folder: of all seeds and rows of a size."""
+
+    row: Row
+    seed: int
+    size: Size
+    folder: Path
+    device: str
+
+    @property
+    def home(self) -> Path:
+        return self.folder / f"seed_{self.seed}"
+
+    @property
+    def raw(self) -> Path:
+        return self.home / "nnUNet_raw"
+
+    @property
+    def plans(self) -> str:
+        return PLANS if self.size.patch_size else OWN_PLANS
+
+    @property
+    def model(self) -> Path:
+        trainer = f"{self.size.trainer(self.row)}__{self.plans}__{CONFIGURATION}"
+        return self.home / "nnUNet_results" / self.row.dataset / trainer
+
+    @property
+    def predictions(self) -> Path:
+        return self.home / "predictions" / self.row.name
+
+    @property
+    def scores(self) -> Path:
+        return self.home / "scores" / f"{self.row.name}.json"
+
+
+def run_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Train, ask, score -> row, seed, and `evaluation.summary.Summary` as a dict, that of the oracle too.
+
+    Raises BenchmarkError if a command fails; its output is in a log that the message names.
+    """
+    if not experiment.scores.exists():
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "predictions", "scores", "logs"):
+            (experiment.home / name).mkdir(parents=True, exist_ok=True)
+        for name in (PHANTOM, experiment.row.dataset):
+            write_dataset(experiment.raw, name, experiment.size, experiment.seed)
+        _preprocess(experiment)
+        _train(experiment)
+        _predict(experiment)
+        write_json(experiment.scores, {"row": experiment.row.name, "seed": experiment.seed, **_evaluate(experiment)})
+    return json.loads(experiment.scores.read_text(encoding="utf-8"))
+
+
+def _preprocess(experiment: Experiment) -> None:
+    """nnU-Net's planning and preprocessing; the last phantoms are held out for nnU-Net's own validation."""
+    size, folder = experiment.size, experiment.home / "nnUNet_preprocessed" / experiment.row.dataset
+    number, processes = _number(experiment.row.dataset), size.processes
+    if (folder / "splits_final.json").exists():
+        return
+    _run(experiment, "nnUNetv2_plan_and_preprocess", "-d", number, "-npfp", processes, "--verify_dataset_integrity",
+         "--no_pp")  # fmt: skip
+    if size.patch_size:
+        write_small_plans(folder, patch_size=size.patch_size, features=size.features)
+    _run(experiment, "nnUNetv2_preprocess", "-d", number, "-plans_name", experiment.plans, "-c", CONFIGURATION,
+         "-np", processes)  # fmt: skip
+    labels = (experiment.raw / experiment.row.dataset / "labelsTr").glob("*.nii.gz")
+    cases = sorted(path.name.removesuffix(".nii.gz") for path in labels)
+    held_out = size.validation_cases
+    write_json(folder / "splits_final.json", [{"train": cases[:-held_out], "val": cases[-held_out:]}])
+
+
+def _train(experiment: Experiment) -> None:
+    fold = experiment.model / "fold_0"
+    if not (fold / "validation" / "summary.json").exists():
+        resume = ["--c"] if any(fold.glob("checkpoint_*.pth")) else []
+        _run(experiment, "nnUNetv2_train", _number(experiment.row.dataset), CONFIGURATION, "0", "-tr",
+             experiment.size.trainer(experiment.row), "-p", experiment.plans, "-device", experiment.device,
+             *resume)  # fmt: skip
+
+
+def _predict(experiment: Experiment) -> None:
+    """Seen and unseen types in the test phantoms, with the same options for every row."""
+    images = experiment.raw / PHANTOM / "imagesTs"
+    common = ["-i", images, "-o", experiment.predictions, "-m", experiment.model]
+    options = ["-f", "0", "-device", experiment.device, "-npp", "1", "-nps", "1", "--disable_tta"]
+    if not experiment.row.is_asked:
+        _run(experiment, "nnUNetv2_predict_from_modelfolder", *common, *options)
+    elif experiment.row.dataset == ONE_HOT:
+        table = experiment.raw / ONE_HOT / CODES
+        _run(experiment, sys.executable, "-m", "benchmarks.zero_shot.ask_by_code", *common, "--codes", table,
+             "-device", experiment.device)  # fmt: skip
+    else:
+        table = experiment.raw / PHANTOM / QUERY_TABLE
+        _run(experiment, "malenia_predict_zeroshot", *common, *options, "--attributes", table, "--save_masks")
+
+
+def _evaluate(experiment: Experiment) -> dict[str, Any]:
+    raw, is_any_lesion = experiment.raw / PHANTOM, experiment.row.dataset == ANY_LESION
+    options = EvaluationOptions(
+        predictions=experiment.predictions,
+        references=raw / "labelsTs",
+        labels=raw / REFERENCE_LABELS,
+        attributes=raw / QUERY_TABLE,
+        any_lesion=ANY_LESION_LABEL if is_any_lesion else None,
+        oracle=is_any_lesion,
+        unseen=UNSEEN,
+        processes=experiment.size.processes,
+    )
+    evaluation = evaluate_folder(options, progress=False)
+    write_evaluation(evaluation, experiment.predictions / "evaluation", published=False)
+    oracle = evaluation.oracle_summary
+    return {"summary": asdict(evaluation.summary), "oracle": asdict(oracle) if oracle else None}
+
+
+def _number(dataset: str) -> str:
+    return dataset.removeprefix("Dataset")[:3]
+
+
+def _environment(experiment: Experiment, program: str) -> dict[str, str]:
+    """nnU-Net's folders, our trainers, and what these read: seed, epochs and steps.
+
+    nnU-Net trains without loader processes, but does not plan without: it takes their number for one of threads.
+    """
+    size = experiment.size
+    folders = {name: str(experiment.home / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
+    path = [str(HERE.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "GLIBC_TUNABLES": ALLOCATOR,
+        **os.environ,
+        **folders,
+        "PYTHONPATH": os.pathsep.join(path),
+        "nnUNet_extTrainer": str(HERE / "trainers"),
+        "nnUNet_n_proc_DA": str(size.processes if program.startswith("nnUNetv2_plan") else size.loader_processes),
+        "nnUNet_def_n_proc": str(size.processes),
+        "ZERO_SHOT_SEED": str(experiment.seed),
+        "ZERO_SHOT_EPOCHS": str(size.epochs),
+        "ZERO_SHOT_STEPS": str(size.steps),
+    }
+
+
+def _run(experiment: Experiment, *words: object) -> None:
+    log = experiment.home / "logs" / f"{experiment.row.name}.log"
+    program, *arguments = map(str, words)
+    print(f"seed {experiment.seed}, {experiment.row.name}: {Path(program).name} {' '.join(arguments)}", flush=True)
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    executable = shutil.which(program, path=os.pathsep.join(places))
+    if executable is None:
+        raise BenchmarkError(f"{program} is not installed beside {sys.executable}; install nnunetv2_malenia again")
+    command = [executable, *arguments]
+    env = _environment(experiment, program)
+    with log.open("a", encoding="utf-8") as file:
+        done = subprocess.run(command, env=env, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0:
+        raise BenchmarkError(f"{Path(program).name} failed with status {done.returncode}; its output is in {log}")

@@ -1,0 +1,156 @@
+"""From the scores of every row and seed to one JSON file, tables of mean ± std over seeds, and a plot."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from benchmarks.zero_shot.rows import ROWS, SIZES
+from nnunetv2_malenia.evaluation.summary import SILENT_SHARE, Statistic
+
+NOT_THERE = "n/a"
+ORACLE = "any_lesion_oracle"
+TITLES = {name: row.title for name, row in ROWS.items()} | {ORACLE: "(a) with an oracle"}
+GROUPS = {True: "seen", False: "unseen"}
+COLOURS = {True: "#0072b2", False: "#d55e00"}  # Okabe and Ito's blue and vermilion, as evaluation's plot
+
+
+class Column(NamedTuple):
+    """A figure of `evaluation.summary`, and how a table shows it."""
+
+    title: str
+    figure: str
+    digits: int
+
+
+COLUMNS = (
+    Column("DSC", "dsc", 2),
+    Column("NSD", "nsd", 2),
+    Column("lesions found", "sensitivity", 2),
+    Column("FP a case", "false_positives_per_case", 2),
+    Column("presence AUC", "presence_auc", 2),
+    Column("ml, present", "volume_present_ml", 1),
+    Column("ml, absent", "volume_absent_ml", 1),
+    Column("silent, absent", "silent_when_absent", 2),
+)
+
+
+def collect(folder: Path, size: str) -> dict[str, Any]:
+    """All scores below a folder -> the content of figures.json: a run for each row and seed, in the order of ROWS."""
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("seed_*/scores/*.json")]
+    runs = []
+    for scores in sorted(files, key=lambda scores: (list(ROWS).index(scores["row"]), scores["seed"])):
+        runs.append(_run(scores["row"], scores["seed"], scores["summary"]))
+        if scores["oracle"]:
+            runs.append(_run(ORACLE, scores["seed"], scores["oracle"]))
+    return {
+        "data": "phantoms; not clinical",
+        "size": size,
+        "settings": asdict(SIZES[size]),
+        "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2", "torch")},
+        "python": platform.python_version(),
+        "runs": runs,
+    }
+
+
+def _run(row: str, seed: int, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """types and groups: as `evaluation.summary` has them, of each statistic the mean."""
+
+    def means(figures: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value["mean"] if isinstance(value, dict) else value for key, value in figures.items()}
+
+    return {
+        "row": row,
+        "seed": seed,
+        "types": [means(each) for each in summary["types"]],
+        "groups": [means(each) for each in summary["groups"]],
+    }
+
+
+def over_seeds(runs: Sequence[Mapping[str, Any]], row: str, figure: str, *, seen: bool) -> Statistic:
+    """Mean and sample std over seeds of a group's figure in a row; seeds without it do not count."""
+    return Statistic.of(
+        group[figure] for run in runs if run["row"] == row for group in run["groups"] if group["seen"] is seen
+    )
+
+
+def type_over_seeds(runs: Sequence[Mapping[str, Any]], row: str, name: str, figure: str) -> Statistic:
+    """The same for one lesion type."""
+    return Statistic.of(
+        each[figure] for run in runs if run["row"] == row for each in run["types"] if each["name"] == name
+    )
+
+
+def section(content: Mapping[str, Any]) -> list[str]:
+    """Markdown: what was run, unseen and seen types by row, and every type."""
+    runs, settings = content["runs"], content["settings"]
+    rows = list(dict.fromkeys(run["row"] for run in runs))
+    seeds = sorted({run["seed"] for run in runs})
+    patch = f"patch {settings['patch_size']}" if settings["patch_size"] else "nnU-Net's own plan"
+    lines = [
+        f"## `python -m benchmarks.zero_shot {content['size']}`",
+        "",
+        f"Seeds {', '.join(map(str, seeds))} of phantoms and training; {settings['train_cases']} phantoms to train on, "
+        f"{settings['test_cases']} held out, {settings['epochs']} epochs of {settings['steps']} steps, {patch}, torch "
+        f"{content['versions']['torch']}. Mean ± std over seeds; a group is the mean of its types. silent, absent: "
+        f"share of the cases without a type in which at most {SILENT_SHARE:.0%} of the ml returned where it is present "
+        "is returned. (a): the one mask of any lesion, scored against every type, as it is and after an oracle took "
+        "away what lies on lesions of other types.",
+    ]
+    if single := [TITLES[row] for row in rows if len({run["seed"] for run in runs if run["row"] == row}) < 3]:
+        lines += ["", f"Fewer than three seeds, so directions and no claims: {'; '.join(single)}."]
+    for is_seen in (False, True):
+        lines += ["", f"### {GROUPS[is_seen].capitalize()} types", "", *_group_table(runs, rows, seen=is_seen)]
+    return [*lines, "", "### DSC by type", "", *_type_table(runs, rows), ""]
+
+
+def _group_table(runs: Sequence[Mapping[str, Any]], rows: Sequence[str], *, seen: bool) -> Iterator[str]:
+    yield from _head(["", *(column.title for column in COLUMNS)])
+    for row in rows:
+        cells = [_cell(over_seeds(runs, row, column.figure, seen=seen), column.digits) for column in COLUMNS]
+        yield f"| {TITLES[row]} | {' | '.join(cells)} |"
+
+
+def _type_table(runs: Sequence[Mapping[str, Any]], rows: Sequence[str]) -> Iterator[str]:
+    yield from _head(["lesion type", "", *(TITLES[row] for row in rows)])
+    for name, seen in {each["name"]: each["seen"] for run in runs for each in run["types"]}.items():
+        cells = [_cell(type_over_seeds(runs, row, name, "dsc"), 2) for row in rows]
+        yield f"| {name} | {GROUPS[seen]} | {' | '.join(cells)} |"
+
+
+def _head(titles: Sequence[str]) -> list[str]:
+    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+
+
+def _cell(statistic: Statistic, digits: int) -> str:
+    if statistic.mean is None:
+        return NOT_THERE
+    spread = "" if statistic.std is None else f" ± {statistic.std:.{digits}f}"
+    return f"{statistic.mean:.{digits}f}{spread}"
+
+
+def plot(content: Mapping[str, Any], path: Path) -> None:
+    """Write a PNG: DSC of seen and unseen types by row, a dot a seed and a bar at their mean."""
+    runs = content["runs"]
+    rows = list(dict.fromkeys(run["row"] for run in runs))
+    figure = Figure(figsize=(7, 1.2 + 0.4 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for seen, offset in ((True, -0.18), (False, 0.18)):
+        heights = [i + offset for i in range(len(rows))]
+        means = [over_seeds(runs, row, "dsc", seen=seen).mean or 0.0 for row in rows]
+        axes.barh(heights, means, height=0.32, color=COLOURS[seen], alpha=0.5, label=f"{GROUPS[seen]} types")
+        for run in runs:
+            values = [group["dsc"] for group in run["groups"] if group["seen"] is seen and group["dsc"] is not None]
+            axes.scatter(values, [heights[rows.index(run["row"])]] * len(values), s=12, color=COLOURS[seen], zorder=3)
+    axes.set_yticks(range(len(rows)), [TITLES[row] for row in rows])
+    axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="DSC on phantoms, mean over types; a dot is a seed")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    figure.savefig(path, dpi=100)

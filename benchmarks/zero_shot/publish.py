@@ -1,0 +1,64 @@
+"""Store figures in benchmarks/results and write docs/benchmarks.md and its pictures from all that is stored.
+
+    python -m benchmarks.zero_shot.publish FOLDER [FOLDER ...]
+
+FOLDER: output of `python -m benchmarks.zero_shot`; without one, the page is written anew from what is stored. A folder
+takes the place of stored figures of its size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+
+from benchmarks.zero_shot.figures import plot, section
+from benchmarks.zero_shot.rows import SIZES
+from nnunetv2_malenia.inference.whole_files import write_json, write_text, write_whole
+
+REPOSITORY = Path(__file__).parents[2]
+INTRODUCTION = """# Benchmarks
+
+Phantoms only; not clinical data. This page is written by `python -m benchmarks.zero_shot.publish` from
+`benchmarks/results/zero_shot_*.json`.
+
+Every row is trained through `nnUNetv2_train` with the same phantoms per seed, plan, optimiser, sampling and number of
+steps; rows that saw all types learn from as many phantoms, with unseen types among their lesions. All rows are tested
+on the same phantoms, without mirroring at test time. Seeds set the phantoms, the weights and, in size `small`, all that
+nnU-Net's loader draws; a training that was resumed draws anew, and on a GPU the loader's own processes and the order of
+sums are not seeded.
+
+A baseline without organ labels: the any-lesion and the all-types nnU-Net learn lesions only, since with ten organs to
+learn besides a plain nnU-Net finds no lesion in a small training's steps. The one-hot row asks each type by a code of
+its own, and the codes of unseen types were never trained.
+
+Not compared yet, for want of a trainer variant: single-positive contrast in place of MP-NCE, and attribute dropout.
+"""
+
+
+def publish(folders: list[Path], repository: Path) -> None:
+    """Store what the folders hold, then write the page. Raises FileNotFoundError for a folder without figures.json."""
+    results, docs = repository / "benchmarks" / "results", repository / "docs"
+    for folder in folders:
+        content = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+        write_json(results / f"zero_shot_{content['size']}.json", content)
+    lines = [INTRODUCTION]
+    for size in SIZES:
+        stored = results / f"zero_shot_{size}.json"
+        if stored.exists():
+            content = json.loads(stored.read_text(encoding="utf-8"))
+            picture = docs / f"benchmarks_{size}.png"
+            write_whole(picture, partial(plot, content))
+            lines += [*section(content), f"![DSC of every row, size {size}]({picture.name})", ""]
+    write_text(docs / "benchmarks.md", "\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    publish(parser.parse_args().folders, REPOSITORY)
+
+
+if __name__ == "__main__":
+    main()

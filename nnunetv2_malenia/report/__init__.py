@@ -1,0 +1,1 @@
+"""A run's answers as one HTML file. Imports no torch."""

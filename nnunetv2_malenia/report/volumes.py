@@ -1,0 +1,144 @@
+"""Image and masks of a case as a report shows them: turned to RAS+, cropped to the body, small enough to embed."""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cc3d
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from skimage.measure import block_reduce
+
+from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS, to_nifti
+from nnunetv2_malenia.inference.input_checks import InputError, replace_non_finite
+
+BODY_HU = -500.0  # skin lies above it, air below
+AIR_HU = -200.0  # an image whose darkest voxels are above it holds no Hounsfield units
+CT_LEAST_HU, CT_STEP_HU = -1024.0, 8.0  # what 8 bits of the embedded image stand for
+_MARGIN_MM = 6.0
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """What is drawn of a case; all arrays are on one grid, (X, Y, Z), with axes nearest to right, anterior, superior.
+
+    image: float32; masks: query id -> bool, only of queries that found something; affine: (4, 4), voxel indices to RAS
+    millimetres; is_ct: whether intensities look like Hounsfield units.
+    """
+
+    image: np.ndarray
+    masks: dict[int, np.ndarray]
+    affine: np.ndarray
+    is_ct: bool
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        return nib.affines.voxel_sizes(self.affine)
+
+    def voxel_at(self, ras_mm: tuple[float, float, float]) -> tuple[int, int, int]:
+        """Index of the voxel at a place, or of the nearest one for a place outside."""
+        index = np.rint(nib.affines.apply_affine(np.linalg.inv(self.affine), ras_mm)).astype(int)
+        x, y, z = np.clip(index, 0, np.subtract(self.image.shape, 1)).tolist()
+        return x, y, z
+
+
+def read_pictured(image_file: Path, label_map: Path, mask_files: dict[int, Path], query_ids: list[int]) -> Pictured:
+    """Read a case's image, and its masks: a query's own file where there is one, else its share of the label map.
+
+    Files are NIfTI, NRRD or MHA; the image may be a folder with a DICOM series. Raises InputError when one cannot be
+    read or masks lie on another grid than the image.
+    """
+    stored = _read(image_file)
+    labels = _read(label_map) if set(query_ids) - set(mask_files) else None
+    masks = {}
+    for query_id in query_ids:
+        mask = labels if query_id not in mask_files else _read(mask_files[query_id])
+        if mask.shape != stored.shape:
+            raise InputError(
+                f"{label_map.name}: has shape {mask.shape}, the image {stored.shape}; predict the case anew"
+            )
+        voxels = np.asarray(mask.dataobj)
+        voxels = voxels == query_id if query_id not in mask_files else voxels > 0
+        if voxels.any():
+            masks[query_id] = _turned(voxels.astype(np.uint8), stored.affine).dataobj.astype(bool)
+    turned = _turned(stored.get_fdata(dtype=np.float32), stored.affine)
+    image = np.asarray(turned.dataobj)
+    replace_non_finite(image_file.name, image)
+    return Pictured(image, masks, turned.affine, is_ct=bool(image.min() < AIR_HU))
+
+
+def _turned(voxels: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
+    return nib.as_closest_canonical(nib.Nifti1Image(voxels, affine))
+
+
+def _read(path: Path) -> nib.Nifti1Image:
+    try:
+        if path.name.endswith(NIFTI_ENDINGS) and not path.is_dir():
+            return nib.funcs.squeeze_image(nib.load(path))
+        with tempfile.TemporaryDirectory(prefix="malenia_") as folder:
+            target = Path(folder) / "image.nii"
+            to_nifti(path, target)
+            image = nib.load(target)
+            return nib.funcs.squeeze_image(nib.Nifti1Image(np.asarray(image.dataobj), image.affine))
+    except (ImageFileError, OSError) as error:
+        raise InputError(f"{path.name}: cannot be read for the report ({error})") from error
+
+
+def cropped_to_body(case: Pictured) -> Pictured:
+    """Without the air around a CT's largest connected part; every mask stays inside. Other images stay whole."""
+    if not case.is_ct or not (case.image > BODY_HU).any():
+        return case
+    body = cc3d.largest_k(case.image > BODY_HU, k=1, connectivity=6) > 0
+    for mask in case.masks.values():
+        body |= mask
+    box = []
+    for axis, spacing in enumerate(case.spacing_mm):
+        where = np.flatnonzero(body.any(axis=tuple({0, 1, 2} - {axis})))
+        margin = round(_MARGIN_MM / spacing)
+        box.append(slice(max(0, int(where[0]) - margin), int(where[-1]) + 1 + margin))
+    affine = case.affine.copy()
+    affine[:3, 3] = nib.affines.apply_affine(case.affine, [side.start for side in box])
+    box = tuple(box)
+    return Pictured(case.image[box], {key: mask[box] for key, mask in case.masks.items()}, affine, case.is_ct)
+
+
+def reduced(case: Pictured, most_voxels: int) -> Pictured:
+    """At most so many voxels: means of blocks for the image; a block is in a mask when one of its voxels is."""
+    factors = np.ones(3, dtype=int)
+    while np.prod(np.ceil(np.divide(case.image.shape, factors))) > most_voxels:
+        factors[np.argmin(case.spacing_mm * factors)] += 1
+    if (factors == 1).all():
+        return case
+    padding = [(0, -size % factor) for size, factor in zip(case.image.shape, factors, strict=True)]
+    image = block_reduce(np.pad(case.image, padding, mode="edge"), tuple(factors), np.mean).astype(np.float32)
+    masks = {key: block_reduce(mask, tuple(factors), np.max) for key, mask in case.masks.items()}
+    affine = case.affine @ np.diag([*factors, 1.0])
+    affine[:3, 3] = nib.affines.apply_affine(case.affine, (factors - 1) / 2)
+    return Pictured(image, masks, affine, case.is_ct)
+
+
+def image_nifti(case: Pictured) -> bytes:
+    """The image in 8 bits as the bytes of a .nii.gz: 8 HU a step for CT, 255 steps of its own range for others."""
+    least, step = CT_LEAST_HU, CT_STEP_HU
+    if not case.is_ct:
+        least, most = np.percentile(case.image, (0.5, 99.5)).tolist()
+        step = max(most - least, 1e-6) / 255
+    voxels = np.clip(np.rint((case.image - least) / step), 0, 255).astype(np.uint8)
+    return _nifti(voxels, case.affine, slope=step, intercept=least)
+
+
+def mask_nifti(case: Pictured, query_id: int) -> bytes:
+    """A query's mask as the bytes of a .nii.gz, 1 inside."""
+    return _nifti(case.masks[query_id].astype(np.uint8), case.affine)
+
+
+def _nifti(voxels: np.ndarray, affine: np.ndarray, slope: float = 1.0, intercept: float = 0.0) -> bytes:
+    image = nib.Nifti1Image(voxels, affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    image.header.set_slope_inter(slope, intercept)
+    return gzip.compress(image.to_bytes(), 9, mtime=0)

@@ -1,0 +1,212 @@
+"""The comparison over seeds: its rows, its data, its figures, and one tiny run of the command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from benchmarks.zero_shot import datasets
+from benchmarks.zero_shot.datasets import BANK, CODES, OneHotEncoder, code_table, write_dataset
+from benchmarks.zero_shot.experiment import Experiment
+from benchmarks.zero_shot.figures import ORACLE, collect, over_seeds, section, type_over_seeds
+from benchmarks.zero_shot.publish import publish
+from benchmarks.zero_shot.rows import ALL_TYPES_NO_ORGANS, MAIN_ROWS, NO_ORGANS, ONE_HOT, PHANTOM, ROWS, SIZES
+from nnunetv2_malenia.attributes.bank import EmbeddingBank
+from nnunetv2_malenia.attributes.tables import read_table
+from nnunetv2_malenia.phantom import ORGANS
+from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def scores(row: str, seed: int, *, seen: float, unseen: float | None, oracle: float | None = None) -> dict:
+    """A file of scores with one seen and one unseen type, of which only DSC matters."""
+
+    def summary(values: dict[bool, float | None]) -> dict:
+        figures = {"nsd": {"mean": 0.5, "std": None, "n": 1}, "sensitivity": 0.5, "false_positives_per_case": 1.0,
+                   "presence_auc": None, "volume_present_ml": {"mean": 3.0, "std": None, "n": 1},
+                   "volume_absent_ml": {"mean": 1.0, "std": None, "n": 1}, "silent_when_absent": 0.25}  # fmt: skip
+        each = [{"seen": is_seen, "dsc": {"mean": value, "std": None, "n": 1}, **figures}
+                for is_seen, value in values.items()]  # fmt: skip
+        names = {True: "liver tumor", False: "liver cyst"}
+        return {"types": [{"name": names[group["seen"]], **group} for group in each], "groups": each}
+
+    return {
+        "row": row,
+        "seed": seed,
+        "summary": summary({True: seen, False: unseen}),
+        "oracle": summary({True: seen, False: oracle}) if oracle is not None else None,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Three seeds of one row, one seed of another."""
+    for content in (
+        scores("any_lesion", 0, seen=0.2, unseen=0.1, oracle=0.4),
+        scores("malenia", 0, seen=0.5, unseen=0.1),
+        scores("malenia", 1, seen=0.5, unseen=0.3),
+        scores("malenia", 2, seen=0.8, unseen=None),
+    ):
+        path = tmp_path / f"seed_{content['seed']}" / "scores" / f"{content['row']}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_every_row_has_a_trainer_that_is_seeded_and_can_do_without_augmentation(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks" / "zero_shot" / "trainers"))
+    import benchmark_trainers
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    for row in ROWS.values():
+        for size in SIZES.values():
+            trainer = getattr(benchmark_trainers, size.trainer(row))
+            assert issubclass(trainer, nnUNetTrainer)
+            assert trainer.__mro__[1] is benchmark_trainers._Seeded
+
+
+def test_token_rows_have_their_number_of_tokens():
+    from nnunetv2_malenia.training import variants
+
+    for number in (1, 4, 8, 32):
+        assert getattr(variants, ROWS[f"tokens_{number}"].trainer).config.num_tokens == number
+
+
+def test_rows_share_a_model_only_if_data_and_trainer_are_the_same(tmp_path):
+    models = [Experiment(row, 0, SIZES["small"], tmp_path, "cpu").model for row in ROWS.values()]
+
+    assert len(set(models)) == len(ROWS)
+    assert set(MAIN_ROWS) <= set(ROWS)
+
+
+def test_figures_come_in_the_order_of_the_rows_with_the_oracle_after_its_row(folder):
+    runs = collect(folder, "small")["runs"]
+
+    assert [(run["row"], run["seed"]) for run in runs] == [
+        ("malenia", 0),
+        ("malenia", 1),
+        ("malenia", 2),
+        ("any_lesion", 0),
+        (ORACLE, 0),
+    ]
+
+
+def test_seeds_are_averaged_and_those_without_a_figure_do_not_count(folder):
+    runs = collect(folder, "small")["runs"]
+
+    seen = over_seeds(runs, "malenia", "dsc", seen=True)
+    assert (seen.mean, seen.std, seen.n) == (pytest.approx(0.6), pytest.approx(0.03**0.5), 3)
+    unseen = type_over_seeds(runs, "malenia", "liver cyst", "dsc")
+    assert (unseen.mean, unseen.std, unseen.n) == (pytest.approx(0.2), pytest.approx(0.02**0.5), 2)
+    assert over_seeds(runs, ORACLE, "dsc", seen=False).mean == pytest.approx(0.4)
+
+
+def test_the_table_shows_spread_and_warns_of_few_seeds(folder):
+    text = "\n".join(section(collect(folder, "small")))
+
+    assert "| MaleniaTrainer | 0.60 ± 0.17 |" in text
+    assert "| (a) any-lesion nnU-Net | 0.20 |" in text
+    assert "no claims: (a) any-lesion nnU-Net; (a) with an oracle." in text
+    assert "n/a" in text  # no presence AUC
+
+
+def test_what_is_published_is_stored_and_shown_with_a_picture(folder, tmp_path):
+    (folder / "figures.json").write_text(json.dumps(collect(folder, "small")))
+    repository = tmp_path / "repository"
+    for name in ("benchmarks/results", "docs"):
+        (repository / name).mkdir(parents=True)
+
+    publish([folder], repository)
+
+    page = (repository / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert "| MaleniaTrainer | 0.60 ± 0.17 |" in page
+    assert "not clinical" in page
+    picture = repository / "docs" / "benchmarks_small.png"
+    assert f"({picture.name})" in page
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert (repository / "benchmarks" / "results" / "zero_shot_small.json").exists()
+
+
+def test_a_one_hot_code_is_near_no_other():
+    encoder = OneHotEncoder(("liver tumor", "liver cyst"))
+
+    assert encoder.encode(["location: liver cyst", "location: liver tumor"]).tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(ValueError, match="not in"):
+        encoder.encode(["location: liver"])
+
+
+def test_codes_share_no_phrase_between_types():
+    phrases = [set(entry.phrases()) for entry in code_table((*SEEN, *UNSEEN)).lesions.values()]
+
+    assert all(len(each) == 1 for each in phrases)
+    assert len(set.union(*phrases)) == len(phrases)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("raw")
+    for name in (ONE_HOT, NO_ORGANS, ALL_TYPES_NO_ORGANS):
+        write_dataset(folder, name, SIZES["smoke"], seed=0)
+    return folder
+
+
+def labels_of(dataset: Path, case_id: str) -> np.ndarray:
+    return np.asarray(nib.load(dataset / "labelsTr" / f"{case_id}.nii.gz").dataobj)
+
+
+def test_without_organs_lesions_stay_where_they_are(raw):
+    with_organs, without = labels_of(raw / PHANTOM, "phantom_0000"), labels_of(raw / NO_ORGANS, "phantom_0000")
+    before = json.loads((raw / PHANTOM / "dataset.json").read_text())["labels"]
+    after = json.loads((raw / NO_ORGANS / "dataset.json").read_text())["labels"]
+
+    assert set(after) == {"background", *SEEN}
+    assert not set(after) & set(ORGANS)
+    for name in SEEN:
+        assert np.array_equal(with_organs == before[name], without == after[name])
+    assert (without > 0).any()
+
+
+def test_the_upper_bound_learns_unseen_types_from_as_many_phantoms(raw):
+    labels = json.loads((raw / ALL_TYPES_NO_ORGANS / "dataset.json").read_text())
+    files = sorted((raw / ALL_TYPES_NO_ORGANS / "labelsTr").iterdir())
+    held = set().union(*(np.unique(np.asarray(nib.load(path).dataobj)).tolist() for path in files))
+
+    assert labels["numTraining"] == SIZES["smoke"].train_cases
+    assert {labels["labels"][name] for name in UNSEEN} <= held
+
+
+def test_codes_are_stored_where_the_trainer_finds_them(raw):
+    bank, table = EmbeddingBank.load(raw / ONE_HOT / BANK), read_table(raw / ONE_HOT / CODES)
+
+    assert bank.phrases == tuple(("location", name) for name in SEEN)
+    assert set(table.lesions) == {*SEEN, *UNSEEN}
+    assert bank.fingerprint == OneHotEncoder(tuple(table.lesions)).fingerprint
+
+
+def test_what_is_there_is_not_written_again(raw, monkeypatch):
+    monkeypatch.setattr(datasets, "write_phantom_dataset", None)
+
+    write_dataset(raw, PHANTOM, SIZES["smoke"], seed=0)
+
+
+@pytest.mark.slow
+def test_one_tiny_run_trains_asks_and_scores_and_is_not_done_twice(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.zero_shot", "smoke", "-o", str(tmp_path)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    first = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, encoding="utf-8", check=False)
+    assert first.returncode == 0, first.stderr
+    runs = json.loads((tmp_path / "figures.json").read_text())["runs"]
+    assert [run["row"] for run in runs] == ["malenia", "any_lesion", ORACLE, "supervised", "one_hot"]
+    assert all({each["name"] for each in run["types"]} == {*SEEN, *UNSEEN} for run in runs)
+
+    again = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, encoding="utf-8", check=False)
+    assert again.returncode == 0
+    assert "nnUNetv2_train" in first.stdout
+    assert "nnUNetv2_train" not in again.stdout
