@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import cc3d
 import numpy as np
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from skimage.segmentation import watershed
 
 from nnunetv2_malenia.attributes.schema import LesionQuery
 from nnunetv2_malenia.inference.findings import CheckedAttribute, LesionFinding
@@ -118,9 +120,9 @@ def mean_similarity(rows: np.ndarray, similarity: np.ndarray) -> np.ndarray | No
 def split_by_token(component: Component, rows: np.ndarray, token: np.ndarray) -> list[Component]:
     """A component's parts by the mask token that holds each voxel, if several tokens hold TOKEN_SHARE of it or more.
 
-    rows (number of voxels,): of each voxel, in the order of argwhere; token (K, 2): tile and token of each row. Voxels
-    that another token holds go to the nearest part. Tokens of different tiles do not mean the same thing: a component
-    that was read in more than one stays whole.
+    rows (number of voxels,): of each voxel, in the order of argwhere; token (K, 2): tile and token of each row. Each
+    part grows from its token's largest connected piece over the voxels left, so that it is connected itself. Tokens of
+    different tiles do not mean the same thing: a component that was read in more than one stays whole.
     """
     if (rows < 0).any() or len(np.unique(token[rows, 0])) != 1:
         return [component]
@@ -129,15 +131,13 @@ def split_by_token(component: Component, rows: np.ndarray, token: np.ndarray) ->
     if len(large) < 2:
         return [component]
     places = np.argwhere(component.voxels)
-    centres = np.stack([places[part_of == part].mean(axis=0) for part in large])
-    nearest = large[np.linalg.norm(places[:, None] - centres, axis=-1).argmin(axis=1)]
-    part_of = np.where(np.isin(part_of, large), part_of, nearest)
-    parts = []
-    for part in large:
-        voxels = np.zeros_like(component.voxels)
-        voxels[tuple(places[part_of == part].T)] = True
-        parts.append(Component(component.box, voxels))
-    return [_tight(part) for part in parts]
+    seeds = np.zeros(component.voxels.shape, np.int32)
+    for number, part in enumerate(large, start=1):
+        held = np.zeros_like(component.voxels)
+        held[tuple(places[part_of == part].T)] = True
+        seeds[cc3d.largest_k(held, k=1, connectivity=26) > 0] = number
+    grown = watershed(np.zeros(seeds.shape), seeds, connectivity=np.ones((3, 3, 3)), mask=component.voxels)
+    return [_tight(Component(component.box, grown == number)) for number in range(1, len(large) + 1)]
 
 
 def _tight(component: Component) -> Component:

@@ -76,7 +76,9 @@ class CaseExport:
             stored = np.stack([as_stored(mask, affine, stored_affine) for mask in masks])
             write_whole(
                 written[-1],
-                lambda name: write_dicom_seg(name, folder, stored, self.answers.queries, asked_sha256=self.asked_sha256),
+                lambda name: write_dicom_seg(
+                    name, folder, stored, self.answers.queries, asked_sha256=self.asked_sha256
+                ),
             )
         report = CaseFindings(
             case=case_id,

@@ -226,6 +226,7 @@ class MaleniaPredictor(nnUNetPredictor):
             "text_encoder": self.malenia_plans.encoder,
             "tile_step_size": self.tile_step_size,
             "mirroring_axes": list(self.allowed_mirroring_axes or ()) if self.use_mirroring else [],
+            "discovers": self.discovers,
             "queries": [query.model_dump(mode="json") for query in self.queries],
             "options": asdict(options),
             "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2")},

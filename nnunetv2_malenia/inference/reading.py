@@ -73,7 +73,9 @@ def read_similarity(
     total = np.zeros((int(near.sum()), len(aspects)), np.float32)
     weight, most = np.zeros(len(total), np.float32), np.zeros(len(total), np.float32)
     token = np.zeros((len(total), 2), np.int64)
-    central = F.avg_pool3d(compute_gaussian(patch, dtype=torch.float32, device=torch.device("cpu"))[None, None], block)[0, 0].numpy()
+    central = F.avg_pool3d(compute_gaussian(patch, dtype=torch.float32, device=torch.device("cpu"))[None, None], block)[
+        0, 0
+    ].numpy()
     tiles = tiles_around(mask.numpy(), patch, block)
     while net is not None and tiles:
         device = net.phrase_vectors.device
