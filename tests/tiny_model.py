@@ -103,13 +103,14 @@ def write_tiny_model(folder: Path, *, folds: tuple[int, ...] = (0,)) -> Path:
 
 
 class BrightIsLesion(torch.nn.Module):
-    """In place of a trained network: voxels above 140 HU are the first query's lesions, above 340 the second's."""
+    """In place of a trained network: voxels above 140 HU are the first query's lesions and those of any type, above 340
+    the second's."""
 
     def load_state_dict(self, *_, **__):
         pass
 
     def forward(self, x):
-        return torch.cat([torch.where(x > limit, 5.0, -5.0) for limit in (1.0, 3.5)], dim=1)
+        return torch.cat([torch.where(x > limit, 5.0, -5.0) for limit in (1.0, 3.5, 1.0)], dim=1)
 
 
 def tiny_ct(seed: int = 0, shape: tuple[int, ...] = SHAPE_XYZ) -> np.ndarray:

@@ -27,12 +27,13 @@ LEFT_OVER = {"threshold": 0.5, "min_volume_ml": 0.0}
 class TinyRun:
     """Images in `source`, answers in `output`; of TABLE's queries, the first is seen and the second unseen."""
 
-    def __init__(self, folder: Path, table: AttributeTable = TABLE) -> None:
+    def __init__(self, folder: Path, table: AttributeTable = TABLE, *, discovers: bool = False) -> None:
         self.source, self.output = folder / "images", folder / "preds"
         for each in (self.source, self.output):
             each.mkdir(parents=True)
         self.queries = queries(table)
         settings = {
+            "discovers": discovers,
             "options": LEFT_OVER,
             "versions": {"nnunetv2_malenia": "1.2.3", "nnunetv2": "2.8"},
         }

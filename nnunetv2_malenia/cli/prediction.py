@@ -40,7 +40,8 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     )
     parser.add_argument("-i", required=True, type=Path, metavar="FOLDER", help="images, or one image")
     parser.add_argument("-o", required=True, type=Path, metavar="FOLDER", help="output folder, made if it is not there")
-    parser.add_argument("--attributes", required=True, type=Path, metavar="TABLE", help="attribute table (JSON)")
+    parser.add_argument("--attributes", type=Path, metavar="TABLE",
+                        help="attribute table (JSON); without one, any lesion is found and named")  # fmt: skip
     parser.add_argument("-m", metavar="FOLDER", help="model folder, or the name of a model that comes with the package "
                         "(phantom); instead of -d, -p, -tr and -c")  # fmt: skip
     parser.add_argument("-d", metavar="DATASET", help="data set name or id that the model was trained on")
@@ -82,7 +83,7 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
 
     from nnunetv2_malenia.attributes.tables import read_table
 
-    table = read_table(args.attributes)  # before torch: a wrong table is told at once
+    table = read_table(args.attributes) if args.attributes else None  # before torch: a wrong table is told at once
     from nnunetv2_malenia.inference.export import OutputOptions
     from nnunetv2_malenia.inference.model_folder import SHIPPED_MODELS, model_folder, set_up_device
     from nnunetv2_malenia.inference.predictor import MaleniaPredictor
@@ -101,7 +102,7 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
             f"the shipped model {args.m} has seen nothing but phantoms, which are synthetic CTs; on a patient's CT its "
             f"answers are untested, and not for clinical use: {predictor.model_folder / 'model_card.md'}"
         )
-    predictor.ask(table)
+    predictor.ask(table) if table else predictor.discover()
     run = predictor.predict_cases(
         args.i,
         args.o,
@@ -127,6 +128,8 @@ def _report_run(run: RunRecord, output_folder: Path) -> int:
     for case_id, case in run.cases.items():
         for warning in case.warnings:
             warn(f"case {case_id}: {warning}")
+        if case.discarded:
+            print(f"case {case_id}: the image contradicts {'; '.join(case.discarded)}")
     for case_id, reason in run.failed.items():
         fail(f"case {case_id}: {reason}")
     states = [case.state for case in run.cases.values()]

@@ -66,7 +66,7 @@ def _done(function: Callable, *arguments: Any) -> Future:
 def answer_cases(
     cases: Mapping[str, Mapping[int, Path]],
     prepare: Preparation,
-    predict_logits: Callable[[torch.Tensor], torch.Tensor],
+    predict: Callable[[torch.Tensor], tuple[Any, ...]],
     export: CaseExport,
     files: RunFiles,
     *,
@@ -96,9 +96,9 @@ def answer_cases(
                 case = _result(job, preparing, prepare, cases[case_id])
                 if case.fault is not None:
                     raise InputError(case.fault)
-                logits = predict_logits(torch.from_numpy(case.data)).cpu().numpy()
+                said = predict(torch.from_numpy(case.data))
                 case = replace(case, data=None)  # the image is not needed any more
-                ended.append((case_id, case, started, exporting.submit(export, case_id, case, logits)))
+                ended.append((case_id, case, started, exporting.submit(export, case_id, case, *said)))
             except Exception as error:
                 _fail(files, export, case_id, case, started, error)
             yield case_id

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from pydantic import ValidationError
 
-from nnunetv2_malenia.attributes.schema import LesionQuery, file_name
+from nnunetv2_malenia.attributes.schema import file_name
+from nnunetv2_malenia.inference.answers import CaseAnswers
 from nnunetv2_malenia.inference.dicom_seg import write_dicom_seg
 from nnunetv2_malenia.inference.findings import CaseFindings
-from nnunetv2_malenia.inference.geometry import affine_of, as_stored
-from nnunetv2_malenia.inference.input_checks import InputError, sha256_of
-from nnunetv2_malenia.inference.lesions import find_lesions, label_map
+from nnunetv2_malenia.inference.geometry import as_stored
+from nnunetv2_malenia.inference.input_checks import sha256_of
 from nnunetv2_malenia.inference.preparation import PreparedCase
-from nnunetv2_malenia.inference.sliding_window import QueryLabelManager
+from nnunetv2_malenia.inference.reading import SimilarityMap
 from nnunetv2_malenia.inference.whole_files import write_json, write_whole
 
 
@@ -41,38 +39,29 @@ class OutputOptions:
 class CaseExport:
     """Write a case's results. CASE.json comes last: where it is, everything that it lists is complete."""
 
-    plans_manager: PlansManager
-    configuration_manager: ConfigurationManager
-    queries: list[LesionQuery]
-    seen: list[bool]
+    answers: CaseAnswers
     options: OutputOptions
     output_folder: Path
     file_ending: str
     asked_sha256: str
 
-    def __call__(self, case_id: str, case: PreparedCase, logits: np.ndarray) -> CaseFindings:
-        """logits (Q, Z, Y, X) on the preprocessed grid. Raises InputError when they are not finite."""
+    def __call__(self, case_id: str, case: PreparedCase, logits: np.ndarray, reading: SimilarityMap) -> CaseFindings:
+        """logits (Q + 1, Z, Y, X) on the preprocessed grid. Raises InputError when they are not finite."""
         try:
-            return self._write(case_id, case, logits)
+            return self._write(case_id, case, logits, reading)
         except BaseException:
             remove_outputs(self.output_folder, case_id, self.file_ending)
             raise
 
-    def _write(self, case_id: str, case: PreparedCase, logits: np.ndarray) -> CaseFindings:
-        probabilities = image_probabilities(logits, case.properties, self.plans_manager, self.configuration_manager)
-        affine = affine_of(case.properties)
-        masks, findings = find_lesions(
-            self.queries, self.seen, probabilities, affine,
-            threshold=self.options.threshold, min_volume_ml=self.options.min_volume_ml,
-        )  # fmt: skip
+    def _write(self, case_id: str, case: PreparedCase, logits: np.ndarray, reading: SimilarityMap) -> CaseFindings:
+        probabilities, masks, labels, affine, findings = self.answers(logits, reading, case.properties)
         writer = case.properties["writer"]()
         written = [self.output_folder / f"{case_id}{self.file_ending}"]
-        labels = label_map(masks, probabilities)
         write_whole(written[0], lambda name: writer.write_seg(labels, name, case.properties))
         if self.options.save_masks:
             folder = self.output_folder / "masks" / case_id
             folder.mkdir(parents=True, exist_ok=True)
-            for query, mask in zip(self.queries, masks, strict=True):
+            for query, mask in zip(self.answers.queries, masks, strict=True):
                 written.append(folder / f"{file_name(query.name)}{self.file_ending}")
                 voxels = mask.astype(np.uint8)
                 write_whole(written[-1], lambda name, v=voxels: writer.write_seg(v, name, case.properties))
@@ -87,7 +76,9 @@ class CaseExport:
             stored = np.stack([as_stored(mask, affine, stored_affine) for mask in masks])
             write_whole(
                 written[-1],
-                lambda name: write_dicom_seg(name, folder, stored, self.queries, asked_sha256=self.asked_sha256),
+                lambda name: write_dicom_seg(
+                    name, folder, stored, self.answers.queries, asked_sha256=self.asked_sha256
+                ),
             )
         report = CaseFindings(
             case=case_id,
@@ -101,26 +92,6 @@ class CaseExport:
         )
         write_json(self.output_folder / f"{case_id}.json", report.model_dump(mode="json"))
         return report
-
-
-def image_probabilities(
-    logits: np.ndarray, properties: dict, plans_manager: PlansManager, configuration_manager: ConfigurationManager
-) -> np.ndarray:
-    """(Q, Z, Y, X) in [0, 1], in the geometry of the image as read; nnU-Net undoes resampling, cropping, transposing.
-
-    Raises InputError when the network's answer is not finite.
-    """
-    if not np.isfinite(logits).all():
-        raise InputError("the network's answer is not finite; check the image's intensities")
-    _, probabilities = convert_predicted_logits_to_segmentation_with_correct_shape(
-        logits,
-        plans_manager,
-        configuration_manager,
-        QueryLabelManager(len(logits)),
-        properties,
-        return_probabilities=True,
-    )
-    return probabilities
 
 
 def read_findings(path: Path) -> CaseFindings | None:

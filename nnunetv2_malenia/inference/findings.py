@@ -49,6 +49,35 @@ class SharedVoxels(_Record):
     voxels: int
 
 
+class AspectReading(_Record):
+    """What the network reads of one aspect of a lesion."""
+
+    aspect: str
+    value: str = Field(description="The best of the values that the model was trained with.")
+    score: float = Field(description="Softmax over the value and those that exclude it, in [0, 1]. Not calibrated.")
+    runner_up: str | None = Field(description="The best value that cannot be true together with it; null: none.")
+    runner_up_score: float | None
+
+
+class DiseaseMatch(_Record):
+    """How well a lesion's aspects fit a lesion type, among all that are known."""
+
+    name: str
+    score: float = Field(description="Share of the match over all types, in [0, 1]. Not calibrated.")
+    seen_in_training: bool
+
+
+class CheckedAttribute(_Record):
+    """A value that the query states, held against the image where the query's lesion is, or would be."""
+
+    aspect: str
+    value: str
+    score: float = Field(description="Softmax over the value and those that exclude it, in [0, 1]. Not calibrated.")
+    verdict: Literal["discarded", "selected", "kept"] = Field(
+        description="discarded: the image contradicts it; selected: the fitting one where an alternative is discarded."
+    )
+
+
 class Lesion(_Record):
     """One connected component of a query's mask; voxels that touch in a corner are connected."""
 
@@ -66,19 +95,31 @@ class Lesion(_Record):
     presence_score: float = Field(description="Highest probability in the lesion, in [0, 1]. Not calibrated.")
     cut_by_border: bool = Field(description="Whether it reaches the image's border, so that part of it may be missing.")
     shared_with: tuple[SharedVoxels, ...] = Field(description="Other queries whose masks hold voxels of this lesion.")
+    aspects: tuple[AspectReading, ...] = Field(default=(), description="In the order of the eight aspects.")
+    diseases: tuple[DiseaseMatch, ...] = Field(
+        default=(),
+        description="Lesion types of the table and of the Clinical Knowledge Table, best first, five at most.",
+    )
 
 
 class LesionFinding(_Record):
     """The answer to one query in one case."""
 
-    query_id: int = Field(description="The query's value in the label map.")
+    query_id: int = Field(
+        description="The query's value in the label map; where no type was asked for, 1, and the map holds lesion ids."
+    )
     name: str
-    seen_in_training: bool = Field(description="Whether the model was trained with masks of this type.")
+    seen_in_training: bool | None = Field(
+        description="Whether the model was trained with masks of this type; null where no type was asked for."
+    )
     presence_score: float = Field(description="Highest probability in the whole image, in [0, 1]. Not calibrated.")
     volume_ml: float = Field(description="Of the query's own mask, which may share voxels with another's.")
     lesions: tuple[Lesion, ...] = Field(description="Largest first.")
     left_out: int = Field(description="Connected components below the least volume, which are in no mask.")
     attributes: AspectValues
+    checked: tuple[CheckedAttribute, ...] = Field(
+        default=(), description="Empty where nothing is stated, and where no lesion of any type is found."
+    )
 
 
 class CaseFindings(_Record):
@@ -107,12 +148,13 @@ CSV_COLUMNS = (
     "case", "query_id", "query", "seen_in_training", "lesion_id", "volume_ml", "longest_axial_diameter_mm",
     "extent_right_left_mm", "extent_anterior_posterior_mm", "extent_superior_inferior_mm",
     "centre_ras_r_mm", "centre_ras_a_mm", "centre_ras_s_mm", "centre_lps_l_mm", "centre_lps_p_mm", "centre_lps_s_mm",
-    "presence_score_uncalibrated", "cut_by_border", "shared_with",
+    "presence_score_uncalibrated", "cut_by_border", "shared_with", "aspects_uncalibrated",
+    "diseases_uncalibrated",
 )  # fmt: skip
 
 
 def findings_csv(cases: Iterable[CaseFindings]) -> str:
-    """One row for each lesion of each case, as the text of a file; shared_with as `query: voxels; ...`."""
+    """One row for each lesion of each case, as the text of a file; lists as `name: number; ...`."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -122,6 +164,9 @@ def findings_csv(cases: Iterable[CaseFindings]) -> str:
                 numbers = (lesion.volume_ml, lesion.longest_axial_diameter_mm, *lesion.extent_mm,
                            *lesion.centre.ras_mm, *lesion.centre.lps_mm, lesion.presence_score)  # fmt: skip
                 shared = "; ".join(f"{other.query}: {other.voxels}" for other in lesion.shared_with)
+                aspects = "; ".join(f"{each.aspect}={each.value}: {each.score:.2f}" for each in lesion.aspects)
+                diseases = "; ".join(f"{each.name}: {each.score:.2f}" for each in lesion.diseases)
                 writer.writerow([case.case, answer.query_id, answer.name, answer.seen_in_training, lesion.id,
-                                 *(f"{number:.6g}" for number in numbers), lesion.cut_by_border, shared])  # fmt: skip
+                                 *(f"{number:.6g}" for number in numbers), lesion.cut_by_border, shared, aspects,
+                                 diseases])  # fmt: skip
     return text.getvalue()

@@ -55,7 +55,7 @@ def find_components(mask: np.ndarray, least_voxels: float) -> tuple[list[Compone
 
 def find_lesions(
     queries: Sequence[LesionQuery],
-    seen: Sequence[bool],
+    seen: Sequence[bool | None],
     probabilities: np.ndarray,
     affine: np.ndarray,
     *,
@@ -71,6 +71,19 @@ def find_lesions(
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     # a lesion of exactly the least volume stays, whatever rounding makes of the quotient
     components = [find_components(mask, min_volume_ml / voxel_ml * (1 - 1e-6)) for mask in masks]
+    return masks, measure_lesions(queries, seen, probabilities, masks, components, affine)
+
+
+def measure_lesions(
+    queries: Sequence[LesionQuery],
+    seen: Sequence[bool | None],
+    probabilities: np.ndarray,
+    masks: np.ndarray,
+    components: Sequence[tuple[list[Component], int]],
+    affine: np.ndarray,
+) -> list[LesionFinding]:
+    """What each query's mask shows; components: of each mask, as `find_components` gives them."""
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     findings = []
     for i, (query, is_seen, (found, erased)) in enumerate(zip(queries, seen, components, strict=True)):
         lesions = [
@@ -94,7 +107,7 @@ def find_lesions(
                 attributes=query.attributes,
             )
         )
-    return masks, findings
+    return findings
 
 
 def label_map(masks: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

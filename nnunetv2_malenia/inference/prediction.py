@@ -11,11 +11,10 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from nnunetv2_malenia.inference.export import OutputOptions, image_probabilities
+from nnunetv2_malenia.inference.export import OutputOptions
 from nnunetv2_malenia.inference.findings import LesionFinding
-from nnunetv2_malenia.inference.geometry import affine_of, as_stored
+from nnunetv2_malenia.inference.geometry import as_stored
 from nnunetv2_malenia.inference.input_checks import InputError
-from nnunetv2_malenia.inference.lesions import find_lesions, label_map
 
 if TYPE_CHECKING:
     from nnunetv2_malenia.inference.predictor import MaleniaPredictor
@@ -26,8 +25,8 @@ class Prediction:
     """The answers for one image; arrays are in the image's own axis order, x, y, z, as nibabel gives it.
 
     probabilities (Q, X, Y, Z) float32 in [0, 1]; masks (Q, X, Y, Z) bool; label_map (X, Y, Z) integer: 0, or the
-    query's id, from 1; affine (4, 4): x, y, z to RAS millimetres; findings: one for each query; warnings: what was odd
-    about the image.
+    query's id, from 1 (the lesion's, where nothing was asked); affine (4, 4): x, y, z to RAS millimetres; findings: one
+    for each query; warnings: what was odd about the image.
     """
 
     probabilities: np.ndarray
@@ -47,21 +46,15 @@ def predict_images(
         case = predictor.preparation(files)
         if case.fault is not None:
             raise InputError(case.fault)
-    logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(case.data)).cpu().numpy()
-    probabilities = image_probabilities(
-        logits, case.properties, predictor.plans_manager, predictor.configuration_manager
-    )
-    read_affine, stored_affine = affine_of(case.properties), case.properties["stored_affine"]
-    masks, findings = find_lesions(
-        predictor.queries, predictor.seen, probabilities, read_affine,
-        threshold=options.threshold, min_volume_ml=options.min_volume_ml,
-    )  # fmt: skip
+    said = predictor.say(torch.from_numpy(case.data), options.threshold)
+    answers = predictor.case_answers(options)(*said, case.properties)
+    stored_affine = case.properties["stored_affine"]
     return Prediction(
-        probabilities=np.stack([as_stored(each, read_affine, stored_affine) for each in probabilities]),
-        masks=np.stack([as_stored(each, read_affine, stored_affine) for each in masks]),
-        label_map=as_stored(label_map(masks, probabilities), read_affine, stored_affine),
+        probabilities=np.stack([as_stored(each, answers.affine, stored_affine) for each in answers.probabilities]),
+        masks=np.stack([as_stored(each, answers.affine, stored_affine) for each in answers.masks]),
+        label_map=as_stored(answers.label_map, answers.affine, stored_affine),
         affine=stored_affine,
-        findings=findings,
+        findings=answers.findings,
         warnings=case.warnings,
     )
 

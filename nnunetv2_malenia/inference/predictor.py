@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -17,16 +18,18 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from nnunetv2_malenia.attributes.bank import EmbeddingBank
+from nnunetv2_malenia.attributes.bank import EmbeddingBank, embed_phrases
 from nnunetv2_malenia.attributes.plans import MaleniaPlans
-from nnunetv2_malenia.attributes.schema import AttributeTable, LesionQuery, has_laterality
+from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable, LesionQuery, has_laterality
 from nnunetv2_malenia.attributes.tables import queries
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
+from nnunetv2_malenia.inference.answers import CaseAnswers
 from nnunetv2_malenia.inference.batch import answer_cases
 from nnunetv2_malenia.inference.cases import find_cases
 from nnunetv2_malenia.inference.dicom_seg import check_dicom_seg
 from nnunetv2_malenia.inference.export import CaseExport, OutputOptions
 from nnunetv2_malenia.inference.input_checks import sha256_of
+from nnunetv2_malenia.inference.interpretation import make_interpreter
 from nnunetv2_malenia.inference.model_folder import (
     PredictionError,
     checkpoint_file,
@@ -37,6 +40,7 @@ from nnunetv2_malenia.inference.model_folder import (
 from nnunetv2_malenia.inference.prediction import Prediction, predict_images
 from nnunetv2_malenia.inference.preparation import Preparation
 from nnunetv2_malenia.inference.questions import check_file_names, is_seen, query_tensors
+from nnunetv2_malenia.inference.reading import SimilarityMap, read_similarity
 from nnunetv2_malenia.inference.run_record import (
     RunFiles,
     RunRecord,
@@ -47,7 +51,10 @@ from nnunetv2_malenia.inference.run_record import (
 )
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager, QueryNetwork
 from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.network.malenia_net import MaleniaNet
 from nnunetv2_malenia.network.mirroring import axes_without_left_right
+
+ANY_LESION = LesionQuery(name="any lesion", attributes=AspectValues())
 
 
 class MaleniaPredictor(nnUNetPredictor):
@@ -132,16 +139,29 @@ class MaleniaPredictor(nnUNetPredictor):
         The model's own vectors answer for every phrase that it has stored; `encoder` is built for the others, and must
         be the one that the model was trained with. Raises PredictionError for two types with one file name.
         """
-        self.queries: list[LesionQuery] = queries(table)
-        check_file_names(self.queries)
-        self.seen = [is_seen(query.name, self.malenia_plans) for query in self.queries]
+        asked = queries(table)
+        check_file_names(asked)
+        self._ask(asked, [is_seen(query.name, self.malenia_plans) for query in asked], encoder)
+        self.discovers = False
+
+    def discover(self) -> None:
+        """Ask for nothing in particular: find lesions of any type, tell them apart, read and name each."""
+        self._ask([ANY_LESION], [None], minilm_encoder)
+        self.discovers = True
+
+    def _ask(self, asked: list[LesionQuery], seen: list[bool | None], encoder: Callable[[], TextEncoder]) -> None:
+        self.queries, self.seen = asked, seen
         stored = EmbeddingBank(
             phrases=self.malenia_plans.phrases,
             vectors=self.net.phrase_vectors.cpu().numpy(),
             fingerprint=self.malenia_plans.encoder,
         )
-        self.network = QueryNetwork(self.net, *query_tensors(self.queries, self.malenia_plans, stored, encoder))
-        self.label_manager = QueryLabelManager(len(self.queries))
+        needed = dict.fromkeys(
+            [*self.malenia_plans.phrases, *(phrase for query in asked for phrase in query.attributes.phrases())]
+        )
+        self.bank = embed_phrases(list(needed), stored, encoder)
+        self.network = QueryNetwork(self.net, *query_tensors(self.queries, self.malenia_plans, self.bank, encoder))
+        self.label_manager = QueryLabelManager(len(self.queries) + 1)
         self.allowed_mirroring_axes = self.trained_mirroring_axes
         if has_laterality(query.attributes for query in self.queries) and self.trained_mirroring_axes is not None:
             reader = self.plans_manager.image_reader_writer_class.__name__
@@ -153,20 +173,46 @@ class MaleniaPredictor(nnUNetPredictor):
     def predict(
         self,
         image: Path | str | np.ndarray | Sequence[Path | str | np.ndarray],
-        attributes: AttributeTable,
+        attributes: AttributeTable | None = None,
         *,
         affine: np.ndarray | None = None,
         options: OutputOptions = OutputOptions(),  # noqa: B008 - frozen
     ) -> Prediction:
-        """Ask for the lesion types of a table in one image; of `options`, threshold and min_volume_ml count.
+        """Ask for the lesion types of a table in one image, or without a table discover what is there.
+
+        Of `options`, threshold and min_volume_ml count.
 
         image: a file or DICOM folder, or an array (X, Y, Z) with its affine (4, 4), x, y, z to RAS millimetres, both as
         nibabel gives them; a sequence of these, one a channel, for models that need several. Raises InputError for an
         image that cannot be used, and what `ask` raises.
         """
-        self.ask(attributes)
+        self.discover() if attributes is None else self.ask(attributes)
         images = [image] if isinstance(image, (str, Path, np.ndarray)) else list(image)
         return predict_images(self, images, affine, options)
+
+    @torch.inference_mode()
+    def say(self, image: torch.Tensor, threshold: float) -> tuple[np.ndarray, SimilarityMap]:
+        """What the network says of a preprocessed image (C, Z, Y, X): logits (Q + 1, Z, Y, X), the last for any lesion,
+        and the similarities where one of them exceeds the threshold."""
+        logits = self.predict_logits_from_preprocessed_data(image).cpu()
+        mask = (logits.float().sigmoid() > threshold).any(0)
+        self.net.to(self.device)
+        vectors = torch.from_numpy(np.array(self.bank.vectors))
+        aspects = torch.tensor([ASPECTS.index(aspect) for aspect, _ in self.bank.phrases])
+        patch_size = self.configuration_manager.patch_size
+        return logits.numpy(), read_similarity(self._each_fold(), (vectors, aspects), image, mask, patch_size)
+
+    def _each_fold(self) -> Iterator[MaleniaNet]:
+        for weights in self.list_of_parameters:
+            self.net.load_state_dict(weights)
+            yield self.net.eval()
+
+    def case_answers(self, options: OutputOptions) -> CaseAnswers:
+        """How what the network says becomes answers to what is asked now."""
+        gates = [copy.deepcopy(net.dense_gate).cpu().requires_grad_(False) for net in self._each_fold()]
+        interpreter = make_interpreter(self.queries, self.bank.phrases, self.malenia_plans, gates)
+        return CaseAnswers(self.plans_manager, self.configuration_manager, self.queries, self.seen, interpreter,
+                           self.discovers, options.threshold, options.min_volume_ml)  # fmt: skip
 
     @property
     def preparation(self) -> Preparation:
@@ -180,6 +226,7 @@ class MaleniaPredictor(nnUNetPredictor):
             "text_encoder": self.malenia_plans.encoder,
             "tile_step_size": self.tile_step_size,
             "mirroring_axes": list(self.allowed_mirroring_axes or ()) if self.use_mirroring else [],
+            "discovers": self.discovers,
             "queries": [query.model_dump(mode="json") for query in self.queries],
             "options": asdict(options),
             "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2")},
@@ -235,13 +282,12 @@ class MaleniaPredictor(nnUNetPredictor):
         answered = answer_cases(
             todo,
             self.preparation,
-            self.predict_logits_from_preprocessed_data,
-            CaseExport(self.plans_manager, self.configuration_manager, self.queries, self.seen, options, output_folder,
-                       ending, record.asked_sha256),
+            lambda image: self.say(image, options.threshold),
+            CaseExport(self.case_answers(options), options, output_folder, ending, record.asked_sha256),
             files,
             num_processes_preprocessing=num_processes_preprocessing,
             num_processes_export=num_processes_export,
-        )  # fmt: skip
+        )
         for _ in tqdm(answered, total=len(todo), desc="cases", disable=not self.allow_tqdm):
             pass
         files.finish()

@@ -28,6 +28,7 @@ class CaseRecord(BaseModel):
     state: Literal["DONE", "FAILED", "SKIPPED"]
     reason: str | None = None
     warnings: tuple[str, ...] = ()
+    discarded: tuple[str, ...] = Field(default=(), description="What of the queries the image contradicts.")
     inputs: dict[str, str] = Field(default={}, description="Image file -> SHA-256.")
     started: datetime
     finished: datetime
@@ -81,6 +82,7 @@ class RunFiles:
         """Note how a case ended; run.json is up to date from then on."""
         self.record.cases[case_id] = case
         if findings:
+            case.discarded = discarded_of(findings)
             self._findings.append(findings)
         self._write()
 
@@ -91,6 +93,16 @@ class RunFiles:
 
     def _write(self) -> None:
         write_text(self._json, self.record.model_dump_json(indent=2) + "\n")
+
+
+def discarded_of(findings: CaseFindings) -> tuple[str, ...]:
+    """`query: aspect value (score)` for each stated value that the image contradicts."""
+    return tuple(
+        f"{answer.name}: {each.aspect} {each.value} ({each.score:.2f})"
+        for answer in findings.findings
+        for each in answer.checked
+        if each.verdict == "discarded"
+    )
 
 
 def standing_answer(

@@ -15,7 +15,7 @@ LOGIT_EPS = 1e-4  # keeps blended logits well inside float16
 
 
 class QueryNetwork(nn.Module):
-    """A MaleniaNet with its questions: tile (1, C, Z, Y, X) -> query logits (1, Q, Z, Y, X).
+    """A MaleniaNet with its questions: tile (1, C, Z, Y, X) -> logits (1, Q + 1, Z, Y, X), the last of any lesion.
 
     nnU-Net's predictor blends these as it blends class logits, and loads each fold's weights into the net inside.
     """
@@ -28,8 +28,9 @@ class QueryNetwork(nn.Module):
         self.net = net
         self.register_buffer("query_vectors", phrase_vectors)
         self.register_buffer("query_aspect", phrase_aspect)
-        self.register_buffer("is_asked", is_asked)
-        self.register_buffer("is_rival", is_rival)
+        nothing = torch.zeros_like(is_asked[:1])
+        self.register_buffer("is_asked", torch.cat([is_asked, nothing]))
+        self.register_buffer("is_rival", torch.cat([is_rival, nothing]))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         return self.net.load_state_dict(state_dict, strict=strict, assign=assign)

@@ -48,7 +48,7 @@ def write_report(run_json: Path, source: Path) -> Path:
                 "warnings": record["warnings"], "findings": [], "slices": [], "viewer": None,
                 "from_label_map": False}  # fmt: skip
         if record["state"] != "FAILED":
-            _add_answers(case, run_json.parent, source, voxels, volumes)
+            _add_answers(case, run_json.parent, source, voxels, volumes, discovers=run["settings"]["discovers"])
         cases.append(case)
     write_text(report, render(run, cases, volumes))
     return report
@@ -72,7 +72,9 @@ def render(run: Mapping[str, Any], cases: list[dict[str, Any]], volumes: Mapping
     )
 
 
-def _add_answers(case: dict[str, Any], folder: Path, source: Path, voxels: int, volumes: dict[str, str]) -> None:
+def _add_answers(
+    case: dict[str, Any], folder: Path, source: Path, voxels: int, volumes: dict[str, str], *, discovers: bool
+) -> None:
     answers = json.loads((folder / f"{case['id']}.json").read_bytes())
     for finding in answers["findings"]:
         lesions = [{"aspects": [], "diseases": []} | lesion for lesion in finding["lesions"]]
@@ -82,11 +84,12 @@ def _add_answers(case: dict[str, Any], folder: Path, source: Path, voxels: int, 
     ending = label_map.removeprefix(case["id"])
     masks = {each["query_id"]: f"masks/{case['id']}/{file_name(each['name'])}{ending}" for each in found}
     mask_files = {query_id: folder / name for query_id, name in masks.items() if name in answers["outputs"]}
-    case["from_label_map"] = len(mask_files) < len(found)
+    case["from_label_map"] = not discovers and len(mask_files) < len(found)
     first = min(answers["inputs"])
     image = source / first if (source / first).exists() else source
     try:
-        pictured = cropped_to_body(read_pictured(image, folder / label_map, mask_files, list(masks)))
+        read = read_pictured(image, folder / label_map, mask_files, list(masks), numbers_lesions=discovers)
+        pictured = cropped_to_body(read)
     except InputError as error:
         case["warnings"] = [*case["warnings"], f"no pictures: {error}"]
         return

@@ -46,11 +46,19 @@ class Pictured:
         return x, y, z
 
 
-def read_pictured(image_file: Path, label_map: Path, mask_files: dict[int, Path], query_ids: list[int]) -> Pictured:
+def read_pictured(
+    image_file: Path,
+    label_map: Path,
+    mask_files: dict[int, Path],
+    query_ids: list[int],
+    *,
+    numbers_lesions: bool = False,
+) -> Pictured:
     """Read a case's image, and its masks: a query's own file where there is one, else its share of the label map.
 
-    Files are NIfTI, NRRD or MHA; the image may be a folder with a DICOM series. Raises InputError when one cannot be
-    read or masks lie on another grid than the image.
+    numbers_lesions: the label map's values are lesion ids of the one query, not query ids. Files are NIfTI, NRRD or
+    MHA; the image may be a folder with a DICOM series. Raises InputError when one cannot be read or masks lie on
+    another grid than the image.
     """
     stored = _read(image_file)
     labels = _read(label_map) if set(query_ids) - set(mask_files) else None
@@ -62,7 +70,8 @@ def read_pictured(image_file: Path, label_map: Path, mask_files: dict[int, Path]
                 f"{label_map.name}: has shape {mask.shape}, the image {stored.shape}; predict the case anew"
             )
         voxels = np.asarray(mask.dataobj)
-        voxels = voxels == query_id if query_id not in mask_files else voxels > 0
+        is_own = query_id in mask_files or numbers_lesions
+        voxels = voxels > 0 if is_own else voxels == query_id
         if voxels.any():
             masks[query_id] = _turned(voxels.astype(np.uint8), stored.affine).dataobj.astype(bool)
     turned = _turned(stored.get_fdata(dtype=np.float32), stored.affine)

@@ -2,6 +2,7 @@
 
 import gzip
 import html
+import json
 import re
 import shutil
 from base64 import b64decode
@@ -129,6 +130,23 @@ def test_overlap_is_shown_whole_or_said_to_be_cut(run, save_masks):
 
     assert ('id="case-1-mask-2"' in page) == save_masks
     assert ("Masks are taken from the label map" in page) != save_masks
+
+
+def test_where_no_type_was_asked_for_every_lesion_is_shown_and_none_is_called_unseen(tmp_path):
+    run = TinyRun(tmp_path / "run", AttributeTable(lesions={"any lesion": {"location": "liver"}}), discovers=True)
+    both = TUMOR | STONE
+    run.answer("a", ct(), {"any lesion": both})
+    nib.save(nib.Nifti1Image((TUMOR + 2 * STONE).astype(np.uint8), AFFINE), run.output / "a.nii.gz")
+    answers = json.loads((run.output / "a.json").read_text())
+    answers["findings"][0]["seen_in_training"] = None
+    (run.output / "a.json").write_text(json.dumps(answers))
+    page = report_of(run)
+
+    content = re.search(r'id="case-1-mask-1">([^<]+)<', page).group(1)
+    mask = nib.Nifti1Image.from_bytes(gzip.decompress(b64decode(content)))
+    assert np.asarray(mask.dataobj).sum() == both.sum()
+    assert "any lesion 2 lesions" in text_of(page)
+    assert "Masks are taken from the label map" not in page
 
 
 def test_without_its_image_a_case_keeps_its_numbers(run):

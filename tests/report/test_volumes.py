@@ -121,6 +121,15 @@ def test_own_mask_files_keep_voxels_that_two_queries_share(tmp_path):
     assert both[1].sum() == both[2].sum() == mask.sum()
 
 
+def test_a_label_map_of_lesions_is_the_one_query_s_mask(tmp_path):
+    image, mask = body_with_bright_lesion()
+    lesions = mask.copy()
+    lesions[tuple(np.argwhere(mask)[0])] = 2
+    paths = store(image, AFFINE, "RAS", tmp_path / "i.nii.gz"), store(lesions, AFFINE, "RAS", tmp_path / "l.nii.gz")
+
+    assert read_pictured(*paths, {}, [1], numbers_lesions=True).masks[1].sum() == mask.sum()
+
+
 def test_a_mask_on_another_grid_is_refused(tmp_path):
     image, mask = body_with_bright_lesion()
     paths = store(image, AFFINE, "RAS", tmp_path / "i.nii.gz"), store(mask[1:], AFFINE, "RAS", tmp_path / "m.nii.gz")
