@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.zero_shot.experiment import BenchmarkError, Experiment, run_experiment
+from benchmarks.commands import BenchmarkError
+from benchmarks.zero_shot.experiment import Experiment, run_experiment
 from benchmarks.zero_shot.figures import collect, section
 from benchmarks.zero_shot.rows import MAIN_ROWS, ROWS, SIZES
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
