@@ -253,12 +253,14 @@ def test_a_type_counts_only_in_the_test_cases_of_its_side(tmp_path):
     assert rows["malenia"]["kidney cyst"]["DSC"] == pytest.approx(40)
 
 
-def test_rows_that_are_not_run_are_named_and_have_no_mean(tmp_path):
-    write_scores(tmp_path, "malenia", "seen", liver_tumor=0.5)
+def test_rows_that_are_not_run_are_named_and_a_mean_needs_every_type(tmp_path):
+    write_scores(tmp_path, "malenia", "seen", liver_tumor=0.5, lung_tumor=None)
     text = markdown(content(tmp_path, "seen", RECORD))
 
     assert "Not run yet: nnU-Net, one a data set." in text
-    assert cells(text, "MaleniaTrainer")[0] == ["n/a", "n/a", "50.00 ± 5.00", "n/a", "n/a", "n/a"]
+    dsc, _, cases = cells(text, "MaleniaTrainer")
+    assert dsc == ["n/a", "n/a", "50.00 ± 5.00", "n/a", "n/a", "n/a"]
+    assert cases == ["n/a", "n/a", "3", "0", "n/a"]
 
 
 def test_ablations_are_means_over_seen_and_over_unseen_types(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.paper.rows import ROWS, TABLES, public_types, published
+from nnunetv2_malenia.cli.messages import counted
 
 NOT_THERE = "n/a"
 MALENIA = "Malenia"  # the published method that this project implements
@@ -17,6 +18,7 @@ MINIATURE = (
     "**A miniature: two or three phantoms a source, a tiny network, a few training steps. It shows that the commands "
     "run. Every figure of a row marked *smoke* is meaningless.**"
 )
+NNUNET_EPOCHS = 1000  # nnUNetTrainer's own number
 _METRICS = {"DSC": "dsc", "NSD": "nsd"}
 
 Figures = dict[str, dict[str, float | int | None]]  # lesion type -> cases, and DSC, NSD in percent with their std
@@ -32,7 +34,7 @@ def _read_row(folder: Path) -> Figures:
     unseen, figures = public_types("unseen"), {}
     for path in sorted(folder.glob("*/summary.json")):
         for each in json.loads(path.read_text(encoding="utf-8"))["types"]:
-            if (each["name"] in unseen) == (path.parent.name == "unseen") and each["cases_present"]:
+            if (each["name"] in unseen) == (path.parent.name == "unseen"):
                 figures[each["name"]] = {"cases": each["cases_present"]} | {
                     f"{metric}{suffix}": None if each[key][part] is None else 100 * each[key][part]
                     for metric, key in _METRICS.items()
@@ -77,7 +79,7 @@ def _beside_published(content: Mapping[str, Any], titles: Mapping[str, str]) -> 
     public = public_types(content["table"])
     for metric in _METRICS:
         yield from ("", f"## {metric}", "") if metric != next(iter(_METRICS)) else (f"## {metric}", "")
-        yield from _head(["", *types, f"mean of {len(public)} public"])
+        yield from _head(["", *types, "mean" if len(public) == len(types) else "mean of public data"])
         for method, figures in beside.items():
             values = dict(zip(types, figures[metric], strict=True))
             yield _line([f"{method}, published", *map(_number, values.values()), _number(_mean(values, public))])
@@ -85,11 +87,12 @@ def _beside_published(content: Mapping[str, Any], titles: Mapping[str, str]) -> 
             own = content["rows"][name]
             cells = [_spread(own.get(each, {}), metric) for each in types]
             yield _line([f"**{title}**", *cells, _number(_mean(_values(own, metric), public))])
-        for name, title in titles.items():
+        for name, title in ({} if content["settings"]["miniature"] else titles).items():
             cells = [_number(value, sign="+") for value in _differences(content, name, metric)]
             yield _line([f"{title}, less published {MALENIA}", *cells])
     yield ""
     yield from _head(["test cases", *types])
+    yield _line(["data, published", *content["published"]["data"]])
     for name, title in titles.items():
         yield _line([title, *(str(content["rows"][name].get(each, {}).get("cases", NOT_THERE)) for each in types)])
 
@@ -121,11 +124,11 @@ def _ablations(content: Mapping[str, Any], titles: Mapping[str, str]) -> Iterato
 
 def _notes(content: Mapping[str, Any]) -> Iterator[str]:
     settings = content["settings"]
-    epochs = settings["epochs"] or "nnU-Net's default number of"
+    epochs = counted(settings["epochs"] or NNUNET_EPOCHS, "epoch")
     yield (
         f"DSC and NSD in percent, mean ± standard deviation over the test cases that hold the type; NSD at "
         f"{settings['tolerance_mm']:g} mm; published: its tolerance and its test cases are not known. Own rows: "
-        f"{epochs} epochs, fold 0, one training each; data: {content['data']}. How cases are split, and what else is "
+        f"{epochs}, fold 0, one training each; data: {content['data']}. How cases are split, and what else is "
         "not known of the published experiments: docs/paper.md."
     )
     yield ""
