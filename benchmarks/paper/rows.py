@@ -80,9 +80,9 @@ TABLES: Mapping[str, Table] = MappingProxyType(
         "ablations": Table(
             "Ablations",
             ("malenia", *_ABLATIONS),
-            "The published figures of the ablations are not among those at hand (published_tables.json), so only the "
-            "order of the rows can be compared with the paper. Single-positive contrast in place of MP-NCE: no trainer "
-            "here. 16 tokens: MaleniaTrainer itself. Learned features for every aspect: the published form.",
+            "The published figures of the ablations are not among those at hand (published_tables.json), so rows stand "
+            "beside each other only. Single-positive contrast in place of MP-NCE: no trainer here. 16 tokens: "
+            "MaleniaTrainer itself. Learned features for every aspect: the published form.",
         ),
     }
 )

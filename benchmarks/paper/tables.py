@@ -75,34 +75,31 @@ def markdown(content: Mapping[str, Any]) -> str:
 
 def _beside_published(content: Mapping[str, Any], titles: Mapping[str, str]) -> Iterator[str]:
     """Methods in rows, lesion types in columns; a mean over the types with public data, so that all compare."""
-    types, beside = content["published"]["columns"], content["published"]["rows"]
-    public = public_types(content["table"])
+    table, rows, types = content["table"], content["rows"], content["published"]["columns"]
+    public = public_types(table)
     for metric in _METRICS:
-        yield from ("", f"## {metric}", "") if metric != next(iter(_METRICS)) else (f"## {metric}", "")
+        yield from (f"## {metric}", "")
         yield from _head(["", *types, "mean" if len(public) == len(types) else "mean of public data"])
-        for method, figures in beside.items():
-            values = dict(zip(types, figures[metric], strict=True))
+        for method in content["published"]["rows"]:
+            values = _published_values(table, method, metric)
             yield _line([f"{method}, published", *map(_number, values.values()), _number(_mean(values, public))])
         for name, title in titles.items():
-            own = content["rows"][name]
-            cells = [_spread(own.get(each, {}), metric) for each in types]
-            yield _line([f"**{title}**", *cells, _number(_mean(_values(own, metric), public))])
+            cells = [_spread(rows[name].get(each, {}), metric) for each in types]
+            yield _line([f"**{title}**", *cells, _number(_mean(_values(rows[name], metric), public))])
         for name, title in ({} if content["settings"]["miniature"] else titles).items():
-            cells = [_number(value, sign="+") for value in _differences(content, name, metric)]
+            cells = [_number(value, sign="+") for value in _differences(rows[name], table, metric)]
             yield _line([f"{title}, less published {MALENIA}", *cells])
-    yield ""
+        yield ""
     yield from _head(["test cases", *types])
     yield _line(["data, published", *content["published"]["data"]])
     for name, title in titles.items():
-        yield _line([title, *(str(content["rows"][name].get(each, {}).get("cases", NOT_THERE)) for each in types)])
+        yield _line([title, *(str(rows[name].get(each, {}).get("cases", NOT_THERE)) for each in types)])
 
 
-def _differences(content: Mapping[str, Any], name: str, metric: str) -> list[float | None]:
-    """Row less published Malenia, type by type, then of the means over public types."""
-    types, public = content["published"]["columns"], public_types(content["table"])
-    theirs = dict(zip(types, content["published"]["rows"][MALENIA][metric], strict=True))
-    ours = _values(content["rows"][name], metric)
-    pairs = [*((ours.get(each), theirs[each]) for each in types), (_mean(ours, public), _mean(theirs, public))]
+def _differences(figures: Figures, table: str, metric: str) -> list[float | None]:
+    """Figures less published Malenia's, type by type, then of the means over public types."""
+    ours, theirs, public = _values(figures, metric), _published_values(table, MALENIA, metric), public_types(table)
+    pairs = [*((ours.get(name), theirs[name]) for name in theirs), (_mean(ours, public), _mean(theirs, public))]
     return [None if own is None else own - other for own, other in pairs]
 
 
@@ -110,29 +107,29 @@ def _ablations(content: Mapping[str, Any], titles: Mapping[str, str]) -> Iterato
     """Means over seen and over unseen types with public data; the full method's published ones on top."""
     groups = [(part, metric) for part in ("seen", "unseen") for metric in _METRICS]
     yield from _head(["mean over types", *(f"{part} {metric}" for part, metric in groups)])
-    means = (
-        _mean(dict(zip(published()[part]["columns"], published()[part]["rows"][MALENIA][metric], strict=True)),
-              public_types(part))
-        for part, metric in groups
-    )  # fmt: skip
+    means = (_mean(_published_values(part, MALENIA, metric), public_types(part)) for part, metric in groups)
     yield _line([f"{MALENIA}, published", *map(_number, means)])
     for name, title in titles.items():
-        own = content["rows"][name]
-        cells = [_number(_mean(_values(own, metric), public_types(part))) for part, metric in groups]
-        yield _line([f"**{title}**", *cells])
+        means = (_mean(_values(content["rows"][name], metric), public_types(part)) for part, metric in groups)
+        yield _line([f"**{title}**", *map(_number, means)])
 
 
 def _notes(content: Mapping[str, Any]) -> Iterator[str]:
     settings = content["settings"]
     epochs = counted(settings["epochs"] or NNUNET_EPOCHS, "epoch")
     yield (
-        f"DSC and NSD in percent, mean ± standard deviation over the test cases that hold the type; NSD at "
+        "DSC and NSD in percent: of a type, mean ± standard deviation over the test cases that hold it; NSD at "
         f"{settings['tolerance_mm']:g} mm; published: its tolerance and its test cases are not known. Own rows: "
         f"{epochs}, fold 0, one training each; data: {content['data']}. How cases are split, and what else is "
         "not known of the published experiments: docs/paper.md."
     )
     yield ""
     yield f"Published: {content['source']}."
+
+
+def _published_values(table: str, method: str, metric: str) -> dict[str, float]:
+    content = published()[table]
+    return dict(zip(content["columns"], content["rows"][method][metric], strict=True))
 
 
 def _values(figures: Figures, metric: str) -> dict[str, float | None]:
