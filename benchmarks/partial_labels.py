@@ -1,6 +1,6 @@
 """Train on MSD and KiTS merged, and see what becomes of a lesion type where nobody drew it.
 
-    python benchmarks/partial_labels.py -o FOLDER [--epochs 10] [--cases 24]
+    python -m benchmarks.partial_labels -o FOLDER [--epochs 10] [--cases 24]
 
 Phantoms stand for the downloads: every one holds all six lesion types, but its mask shows only what its source draws
 (Task03_Liver: liver and liver tumor, and so on; Task08_HepaticVessel without vessels, which a phantom's truth lacks).
@@ -21,27 +21,21 @@ import shutil
 import subprocess
 import sys
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from benchmarks.miniatures import TASKS, save, write_kits_case, write_msd_task
 from nnunetv2_malenia.attributes.schema import file_name
 from nnunetv2_malenia.attributes.tables import read_table, write_table
 from nnunetv2_malenia.demo.run import ALLOCATOR, PHANTOMS, PLANS, write_small_plans
 from nnunetv2_malenia.evaluation.metrics import dsc
-from nnunetv2_malenia.phantom import ORGANS, Phantom, make_phantom
+from nnunetv2_malenia.phantom import Phantom, make_phantom
 from nnunetv2_malenia.phantom.dataset import phantom_table
 
 TYPES = ("liver tumor", "lung tumor", "pancreas tumor", "hepatic vessel tumor", "colon tumor", "kidney cyst")
-# MSD task -> what it draws, organ or lesion type, in the order of its labels; and what MSD calls these
-TASKS = {
-    "Task03_Liver": {"liver": "liver", "liver tumor": "cancer"},
-    "Task06_Lung": {"lung tumor": "cancer"},
-    "Task07_Pancreas": {"pancreas": "pancreas", "pancreas tumor": "cancer"},
-    "Task08_HepaticVessel": {"hepatic vessels": "Vessel", "hepatic vessel tumor": "Tumour"},
-    "Task10_Colon": {"colon tumor": "colon cancer primaries"},
-}
 PATCH_SIZE, FEATURES = (24, 32, 32), (8, 32, 64, 128)
 SEED, FIRST_CASE, ASKED_PER_SOURCE = 11, 900, 6  # no id of the published data, whose annotations ship
 
@@ -53,55 +47,22 @@ def run(*words: object, env: dict[str, str], log: Path) -> None:
         subprocess.run(command, env=env, stdout=file, stderr=subprocess.STDOUT, check=True)
 
 
-def save(path: Path, array_zyx: np.ndarray, affine: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array_zyx.transpose(2, 1, 0), affine), path)
-
-
-def mask_of(phantom: Phantom, drawn: tuple[str, ...]) -> np.ndarray:
-    """What a source draws of a phantom, numbered in its order; a lesion lies on top of its organ."""
-    mask = np.zeros(phantom.lesion.shape, np.uint8)
-    for value, name in enumerate(drawn, 1):
-        if name in ORGANS:
-            mask[phantom.anatomy == 1 + ORGANS.index(name)] = value
-        elif name in TYPES:
-            mask[phantom.lesion == 1 + phantom.lesion_types.index(name)] = value
-    return mask
-
-
 def write_sources(folder: Path, cases: int) -> None:
     """Miniatures in the layouts of MSD and KiTS23; the whole truth goes to truth/, which no training reads."""
-    number, drawn_attributes = 0, {}
+    numbers, drawn_attributes = count(1), {}
 
-    def draw() -> Phantom:
-        nonlocal number
-        number += 1
-        return make_phantom(PHANTOMS, SEED, number, TYPES)
-
-    def keep(case_id: str, phantom: Phantom) -> None:
+    def draw(case_id: str) -> Phantom:
+        phantom = make_phantom(PHANTOMS, SEED, next(numbers), TYPES)
         save(folder / "truth" / f"{case_id}.nii.gz", phantom.lesion, phantom.affine)
         drawn_attributes[case_id] = phantom.attributes
+        return phantom
 
-    for task, drawn in TASKS.items():
+    for task, names in TASKS.items():
         ids = [f"{task.split('_')[1].lower()}_{FIRST_CASE + i}" for i in range(cases)]
-        for case_id in ids:
-            phantom = draw()
-            image = np.rint(phantom.image).astype(np.int16)
-            save(folder / task / "imagesTr" / f"{case_id}.nii.gz", image, phantom.affine)
-            save(folder / task / "labelsTr" / f"{case_id}.nii.gz", mask_of(phantom, tuple(drawn)), phantom.affine)
-            keep(case_id, phantom)
-        labels = {str(i): name for i, name in enumerate(("background", *drawn.values()))}
-        pairs = [{"image": f"./imagesTr/{i}.nii.gz", "label": f"./labelsTr/{i}.nii.gz"} for i in ids]
-        about = {"name": task, "modality": {"0": "CT"}, "labels": labels, "training": pairs, "test": []}
-        (folder / task / "dataset.json").write_text(json.dumps(about))
+        write_msd_task(folder / task, names, {case_id: draw(case_id) for case_id in ids})
     for i in range(cases):
-        phantom, case_id = draw(), f"case_{FIRST_CASE + i:05d}"
-        mask = mask_of(phantom, ("left kidney", "right kidney", "kidney cyst"))
-        mask = np.array([0, 1, 1, 3], np.uint8)[mask]
-        case = folder / "kits23" / "dataset" / case_id
-        save(case / "imaging.nii.gz", np.rint(phantom.image).astype(np.int16), phantom.affine)
-        save(case / "segmentation.nii.gz", mask, phantom.affine)
-        keep(case_id, phantom)
+        case_id = f"case_{FIRST_CASE + i:05d}"
+        write_kits_case(folder / "kits23" / "dataset" / case_id, draw(case_id))
     write_table(phantom_table(TYPES, drawn_attributes, name="phantoms"), folder / "phantoms.json")
 
 
@@ -130,15 +91,19 @@ def prepare(out: Path, cases: int, env: dict[str, str]) -> Path:
     return raw / "Dataset100_Merged"
 
 
+def voxels(path: Path) -> np.ndarray:
+    """In one order of axes, since KiTS has its own."""
+    return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
+
+
 def score(truth: Path, predictions: Path, asked: list[str], table_path: Path) -> list[dict]:
     """Per type, over cases that annotate it and cases that do not: mean DSC, and ml found over ml there."""
     table, rows = read_table(table_path), []
     for name in TYPES:
         value, groups = 1 + TYPES.index(name), {True: [], False: []}
         for case_id in asked:
-            image = nib.load(truth / f"{case_id.split('__')[-1]}.nii.gz")
-            true = np.asarray(image.dataobj) == value
-            found = np.asarray(nib.load(predictions / "masks" / case_id / f"{file_name(name)}.nii.gz").dataobj) > 0
+            true = voxels(truth / f"{case_id.split('__')[-1]}.nii.gz") == value
+            found = voxels(predictions / "masks" / case_id / f"{file_name(name)}.nii.gz") > 0
             groups[name in table.cases[case_id].annotated].append((dsc(found, true), found.sum(), true.sum()))
         rows += [
             {

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.commands import BenchmarkError
 from benchmarks.zero_shot.beds import PHANTOMS, ct_bed, kits_bed
-from benchmarks.zero_shot.experiment import BenchmarkError, Experiment, run_experiment
+from benchmarks.zero_shot.experiment import Experiment, run_experiment
 from benchmarks.zero_shot.figures import collect, section
 from benchmarks.zero_shot.rows import MAIN_ROWS, ROWS, SIZES
 from nnunetv2_malenia.cli.messages import fail, one_line_errors

@@ -25,6 +25,7 @@ from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN, phantom_table
 
 LABELS = {name: value for value, name in enumerate(("background", *ORGANS, *SEEN, *UNSEEN))}
 KITS_TYPES = ("kidney tumor", "kidney cyst")
+MARGIN_MM = 40.0  # around the kidneys: about the phantoms' field of view
 KITS_VALUES = {1: "kidney", 2: "kidney tumor", 3: "kidney cyst"}
 
 
@@ -73,13 +74,16 @@ def write_bed(bed: Bed, folder: Path, size: Size, seed: int) -> None:
 
 
 def _render_kits(bed: Bed, made: Path, scratch: Path, size: Size, seed: int) -> None:
-    """Masks on the phantoms' voxels, drawn with the phantoms' scanner and looks; kidneys get no side as a label."""
+    """Masks around the kidneys on the phantoms' voxels, drawn with the phantoms' scanner and looks.
+
+    Kidneys get no side as a label.
+    """
     masks = sorted(bed.source[0].glob("*/segmentation.nii.gz"))[: size.kits_cases]
     if not masks:
         raise PhantomError(f"{bed.source[0]}: no CASE/segmentation.nii.gz; give KiTS23's dataset folder with --kits")
     (scratch / "masks").mkdir()
     for path in masks:
-        coarse = _resampled(sitk.ReadImage(str(path)), size.phantoms.spacing_zyx)
+        coarse = _cropped(_resampled(sitk.ReadImage(str(path)), size.phantoms.spacing_zyx))
         sitk.WriteImage(coarse, str(scratch / "masks" / f"{path.parent.name}{FILE_ENDING}"))
     names = scratch / "names.json"
     names.write_text(json.dumps({name: value for value, name in KITS_VALUES.items()} | {"background": 0}))
@@ -123,6 +127,18 @@ def _inserted(bed: Bed, types: Sequence[str], folder: Path, seed: int) -> str | 
         return insert_into_image(image, organs, phantom_table(types, {}, name=""), folder, seed=seed)[0]
     except PhantomError:
         return None
+
+
+def _cropped(mask: sitk.Image) -> sitk.Image:
+    """What is labelled, and MARGIN_MM around it."""
+    labelled = sitk.LabelShapeStatisticsImageFilter()
+    labelled.Execute(mask > 0)
+    x, y, z, *extent = labelled.GetBoundingBox(1)
+    box = []
+    for start, length, size, edge in zip((x, y, z), extent, mask.GetSize(), mask.GetSpacing(), strict=True):
+        margin = round(MARGIN_MM / edge)
+        box.append(slice(max(0, start - margin), min(size, start + length + margin)))
+    return mask[tuple(box)]
 
 
 def _resampled(mask: sitk.Image, spacing_zyx: tuple[float, float, float]) -> sitk.Image:

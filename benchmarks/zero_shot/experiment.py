@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import run_logged
 from benchmarks.zero_shot.beds import PHANTOMS, Bed, write_bed
 from benchmarks.zero_shot.datasets import CODES, write_dataset
 from benchmarks.zero_shot.rows import ANY_LESION, ONE_HOT, PHANTOM, Row, Size
@@ -29,10 +28,6 @@ from nnunetv2_malenia.phantom.dataset import UNSEEN
 
 OWN_PLANS = "nnUNetPlans"
 HERE = Path(__file__).parent
-
-
-class BenchmarkError(ValueError):
-    """The benchmark cannot go on; the message is one line: what is wrong, where, what to do."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def run_experiment(experiment: Experiment) -> None:
     """Train, ask, score: for each bed a file with row, seed, bed, and `evaluation.summary.Summary` as a dict, that of
     the oracle too.
 
-    Raises BenchmarkError if a command fails; its output is in a log that the message names.
+    Raises commands.BenchmarkError if a command fails; its output is in a log that the message names.
     """
     beds = [bed for bed in experiment.beds if not experiment.scores(bed).exists()]
     if not beds:
@@ -193,13 +188,4 @@ def _run(experiment: Experiment, *words: object) -> None:
     log = experiment.home / "logs" / f"{experiment.row.name}.log"
     program, *arguments = map(str, words)
     print(f"seed {experiment.seed}, {experiment.row.name}: {Path(program).name} {' '.join(arguments)}", flush=True)
-    places = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    executable = shutil.which(program, path=os.pathsep.join(places))
-    if executable is None:
-        raise BenchmarkError(f"{program} is not installed beside {sys.executable}; install nnunetv2_malenia again")
-    command = [executable, *arguments]
-    env = _environment(experiment, program)
-    with log.open("a", encoding="utf-8") as file:
-        done = subprocess.run(command, env=env, stdout=file, stderr=subprocess.STDOUT, check=False)
-    if done.returncode != 0:
-        raise BenchmarkError(f"{Path(program).name} failed with status {done.returncode}; its output is in {log}")
+    run_logged([program, *arguments], env=_environment(experiment, program), log=log)

@@ -17,6 +17,7 @@ from nnunetv2_malenia.training import variants
 from nnunetv2_malenia.training.trainer import CUDA
 
 BASES = (
+    "nnUNetTrainer",
     "nnUNetTrainerAdamW",
     "MaleniaTrainer",
     "MaleniaTrainerSingleScale",

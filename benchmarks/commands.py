@@ -1,0 +1,30 @@
+"""Console commands that a benchmark runs one after the other, each with a log."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class BenchmarkError(ValueError):
+    """A benchmark cannot go on; the message is one line: what is wrong, where, what to do."""
+
+
+def run_logged(words: Sequence[object], *, env: Mapping[str, str], log: Path) -> None:
+    """Run a program that is installed beside this Python, or a path; its output is appended to the log.
+
+    Raises BenchmarkError if it is not installed or fails.
+    """
+    program, *arguments = map(str, words)
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    executable = shutil.which(program, path=os.pathsep.join(places))
+    if executable is None:
+        raise BenchmarkError(f"{program} is not installed beside {sys.executable}; install nnunetv2_malenia again")
+    with log.open("a", encoding="utf-8") as file:
+        done = subprocess.run([executable, *arguments], env=env, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode != 0:
+        raise BenchmarkError(f"{Path(program).name} failed with status {done.returncode}; its output is in {log}")
