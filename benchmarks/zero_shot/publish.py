@@ -20,18 +20,21 @@ from nnunetv2_malenia.inference.whole_files import write_json, write_text, write
 REPOSITORY = Path(__file__).parents[2]
 INTRODUCTION = """# Benchmarks
 
-Phantoms only; not clinical data. This page is written by `python -m benchmarks.zero_shot.publish` from
-`benchmarks/results/zero_shot_*.json`.
+Phantoms, CTs drawn on real masks, and drawn lesions in a real CT; no clinical lesion. This page is written by
+`python -m benchmarks.zero_shot.publish` from `benchmarks/results/zero_shot_*.json`.
 
 Every row is trained through `nnUNetv2_train` with the same phantoms per seed, plan, optimiser, sampling and number of
-steps; rows that saw all types learn from as many phantoms, with unseen types among their lesions. All rows are tested
-on the same phantoms, without mirroring at test time. Seeds set the phantoms, the weights and, in size `small`, all that
-nnU-Net's loader draws; a training that was resumed draws anew, and on a GPU the loader's own processes and the order of
-sums are not seeded.
+steps; rows that saw all types learn from as many phantoms, with unseen types among their lesions, and
+`MaleniaTrainer with synthetic lesions` from the same phantoms with further lesions drawn into them
+(`malenia_phantom augment`), none of the location and density of an unseen type. All rows are tested on the same images,
+without mirroring at test time. Seeds set the phantoms, the weights and, in size `small`, all that nnU-Net's loader
+draws; a training that was resumed draws anew, and on a GPU the loader's own processes and the order of sums are not
+seeded.
 
 A baseline without organ labels: the any-lesion and the all-types nnU-Net learn lesions only, since with ten organs to
-learn besides a plain nnU-Net finds no lesion in a small training's steps. The one-hot row asks each type by a code of
-its own, and the codes of unseen types were never trained.
+learn besides a plain nnU-Net finds no lesion in a small training's steps. With nine classes of small lesions the
+all-types nnU-Net hardly begins in them either, so at this size the upper bound is the MaleniaTrainer that saw all
+types. The one-hot row asks each type by a code of its own, and the codes of unseen types were never trained.
 """
 
 
