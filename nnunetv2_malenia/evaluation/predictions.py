@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 class _Query(BaseModel):
     id: int
     name: str
-    seen_in_training: bool
+    seen_in_training: bool | None  # null: no type was asked for
 
 
 class _Queries(BaseModel):
@@ -50,12 +50,18 @@ class Predictions:
 
     @classmethod
     def read(cls, folder: Path, any_lesion: str | None) -> Predictions:
-        """Raises EvaluationError for a folder of neither malenia_predict_zeroshot nor nnUNetv2_predict."""
+        """Raises EvaluationError for a folder of neither malenia_predict_zeroshot nor nnUNetv2_predict, and for answers
+        that are of no type."""
         if not folder.is_dir():
             raise EvaluationError(f"{folder} is not a folder; give the folder that the predictions were written to")
         queries, labels = folder / "queries.json", folder / "dataset.json"
-        if queries.is_file() and not any_lesion:
-            asked = _read_json(queries, _Queries).queries
+        asked = _read_json(queries, _Queries).queries if queries.is_file() else []
+        if any(each.seen_in_training is None for each in asked):
+            raise EvaluationError(
+                f"{folder} was predicted without --attributes: its label maps number lesions of any type, and there is "
+                "no type to score; predict with --attributes TABLE into another folder"
+            )
+        if asked and not any_lesion:
             values, seen = {query.name: (query.id,) for query in asked}, {q.name: q.seen_in_training for q in asked}
             return cls(folder, values, seen, (folder / "masks").is_dir())
         if not labels.is_file():

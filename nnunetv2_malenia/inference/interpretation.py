@@ -133,7 +133,8 @@ def make_interpreter(
 ) -> Interpreter:
     """phrases: the V whose similarities are read. A disease counts with those of its attributes that are among them.
 
-    Diseases are the types of the queries, and those of the Clinical Knowledge Table that no query is named like.
+    Diseases are the types of the queries, and those of the Clinical Knowledge Table that no query is named like; but
+    not a type that no trained phrase speaks against, since it would fit every lesion.
     """
     table = clinical_knowledge_table()
     asked_types = {table.find(query.name) for query in queries}
@@ -142,9 +143,13 @@ def make_interpreter(
         for name, entry in table.lesions.items()
         if name not in asked_types
     ]
-    diseases = [*(query for query in queries if query.attributes.stated), *known]
-    candidates = (*queries, *diseases)
     trained = plans.trained_phrases()
+    diseases = [
+        each
+        for each in (*queries, *known)
+        if any(is_rival(phrase, list(each.attributes.phrases())) for phrase in trained)
+    ]
+    candidates = (*queries, *diseases)
     asked = [list(each.attributes.phrases()) for each in candidates]
     return Interpreter(
         phrases=tuple(phrases),

@@ -130,8 +130,8 @@ def _in_the_middle(box: Sequence[slice], start: Start, patch: Sequence[int]) -> 
 
 
 def _starts(side: slice, size: int, patch: int, block: int) -> list[int]:
-    extent = side.stop - side.start
-    count = 1 if extent <= patch else -(-2 * (extent - patch) // patch) + 1
-    first, last = ((side.start + side.stop - patch) / 2,) * 2 if count == 1 else (side.start, side.stop - patch)
+    low, high = side.start // block * block, -(-side.stop // block) * block  # whole blocks, so that none is cut off
+    count = 1 if high - low <= patch else -(-2 * (high - low - patch) // patch) + 1
+    first, last = ((low + high - patch) / 2,) * 2 if count == 1 else (low, high - patch)
     starts = np.linspace(first, last, count)
     return sorted({int(np.clip(round(start / block) * block, 0, size - patch)) for start in starts})

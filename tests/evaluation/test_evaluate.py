@@ -248,6 +248,15 @@ class TestErrors:
         write({"queries": [{"id": 1, "name": "liver tumor"}]}, asked.predictions / "queries.json")
         self.refused(asked, r"queries\.json: queries/0/seen_in_training: Field required")
 
+    def test_lesions_of_no_type(self, study):
+        study.ask(any_lesion=None)
+        study.predict_as_nnunet(
+            {"background": 0, "lesion": 1}, {}
+        )  # a model's dataset.json beside them changes nothing
+        said = "was predicted without --attributes: .* predict with --attributes TABLE into another folder"
+        self.refused(study, said)
+        self.refused(study, said, any_lesion="lesion", unseen=("lesion",))
+
     def test_labels_that_are_not_json(self, asked):
         asked.labels.write_text("{")
         self.refused(asked, r"labelsTs\.json: not JSON")
