@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import NamedTuple
 
 import cc3d
@@ -22,6 +23,8 @@ from nnunetv2_malenia.inference.reading import SimilarityMap
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager
 
 TOKEN_SHARE = 0.25  # a token that holds less of a component than this makes no lesion of its own
+LEAST_MATCH = 0.5  # a lesion that matches a query less than this is of another type
+LEAST_SHARE = 0.25  # a smaller part of a lesion is of the query's type only if the whole lesion is
 
 
 class Answers(NamedTuple):
@@ -69,11 +72,23 @@ class CaseAnswers:
             components[0] = (parts, components[0][1])
             rows[0] = [self._rows(each, reading, properties) for each in parts]
         means = [[mean_similarity(each, reading.similarity) for each in found] for found in rows]
-        findings = measure_lesions(
-            self.queries, self.seen, probabilities[asked], masks[asked], components[asked], affine
-        )
+        lesions = number_lesions(components[any_lesion][0], masks.shape[1:])
+        shown, other_type = probabilities[asked].copy(), []
+        for i in range(len(self.queries)):
+            found, erased = components[i]
+            belongs = [
+                self._belongs(i, each, mean, lesions, means[any_lesion])
+                for each, mean in zip(found, means[i], strict=True)
+            ]
+            for each in compress(found, np.logical_not(belongs)):
+                masks[i][each.box][each.voxels] = False
+                shown[i][each.box][each.voxels] = 0
+            components[i], means[i] = (list(compress(found, belongs)), erased), list(compress(means[i], belongs))
+            other_type.append(belongs.count(False))
+        findings = measure_lesions(self.queries, self.seen, shown, masks[asked], components[asked], affine)
         for i, finding in enumerate(findings):
             read = {
+                "other_type": other_type[i],
                 "lesions": self._described(finding, means[i]),
                 "checked": self._checked(i, means[i], means[any_lesion]),
             }
@@ -88,6 +103,33 @@ class CaseAnswers:
     def _rows(self, component: Component, reading: SimilarityMap, properties: dict) -> np.ndarray:
         indices = np.argwhere(component.voxels) + [side.start for side in component.box]
         return reading.rows_at(indices, properties, self.plans_manager.transpose_forward)
+
+    def _belongs(
+        self,
+        query: int,
+        component: Component,
+        own: np.ndarray | None,
+        lesions: np.ndarray,
+        lesion_means: Sequence[np.ndarray | None],
+    ) -> bool:
+        """Whether a component c of a query's mask is of its type, read as a whole and not voxel by voxel.
+
+        l is the lesion of any type that holds most of c, and g(x) the query's match with the mean similarity under x;
+        what was not read matches. c belongs where `g(c) >= LEAST_MATCH`, and `|c| >= LEAST_SHARE |l|` or
+        `g(l) >= LEAST_MATCH`: a small part that matches, of a lesion that does not, is a leak into that lesion.
+        lesions (Z, Y, X): numbered from 1, in the order of lesion_means. Other queries have no say.
+        """
+        if not self._matches(query, own):
+            return False
+        counts = np.bincount(lesions[component.box][component.voxels])[1:]
+        if not counts.any():
+            return True
+        holder = int(counts.argmax())
+        large = component.voxels.sum() >= LEAST_SHARE * (lesions == holder + 1).sum()
+        return bool(large) or self._matches(query, lesion_means[holder])
+
+    def _matches(self, query: int, mean: np.ndarray | None) -> bool:
+        return mean is None or self.interpreter.match(query, mean) >= np.log(LEAST_MATCH)
 
     def _described(self, finding: LesionFinding, means: Sequence[np.ndarray | None]) -> tuple:
         return tuple(

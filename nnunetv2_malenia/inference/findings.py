@@ -112,10 +112,15 @@ class LesionFinding(_Record):
     seen_in_training: bool | None = Field(
         description="Whether the model was trained with masks of this type; null where no type was asked for."
     )
-    presence_score: float = Field(description="Highest probability in the whole image, in [0, 1]. Not calibrated.")
+    presence_score: float = Field(
+        description="Highest probability in the image, but for components of another type, in [0, 1]. Not calibrated."
+    )
     volume_ml: float = Field(description="Of the query's own mask, which may share voxels with another's.")
     lesions: tuple[Lesion, ...] = Field(description="Largest first.")
     left_out: int = Field(description="Connected components below the least volume, which are in no mask.")
+    other_type: int = Field(
+        default=0, description="Connected components in no mask because, as a whole, they do not fit the query."
+    )
     attributes: AspectValues
     checked: tuple[CheckedAttribute, ...] = Field(
         default=(), description="Empty where nothing is stated, and where no lesion of any type is found."
