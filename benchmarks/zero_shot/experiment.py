@@ -128,16 +128,25 @@ def predict_bed(experiment: Experiment, bed: Bed) -> None:
     images, predictions = experiment.test_data(bed) / "imagesTs", experiment.predictions(bed)
     predictions.parent.mkdir(parents=True, exist_ok=True)
     common = ["-i", images, "-o", predictions, "-m", experiment.model]
-    options = ["-f", "0", "-device", experiment.device, "-npp", "1", "-nps", "1", "--disable_tta"]
     if not experiment.row.is_asked:
-        _run(experiment, "nnUNetv2_predict_from_modelfolder", *common, *options)
+        _run(experiment, "nnUNetv2_predict_from_modelfolder", *common, *_options(experiment))
     elif experiment.row.dataset == ONE_HOT:
         table = experiment.raw / ONE_HOT / CODES
         _run(experiment, sys.executable, "-m", "benchmarks.zero_shot.ask_by_code", *common, "--codes", table,
              "-device", experiment.device)  # fmt: skip
     else:
         table = experiment.raw / PHANTOM / QUERY_TABLE
-        _run(experiment, "malenia_predict_zeroshot", *common, *options, "--attributes", table, "--save_masks")
+        ask(experiment, images, predictions, "--attributes", table, "--save_masks")
+
+
+def ask(experiment: Experiment, images: Path, output_folder: Path, *arguments: object) -> None:
+    """malenia_predict_zeroshot with a row's model, and the options of all beds."""
+    _run(experiment, "malenia_predict_zeroshot", "-i", images, "-o", output_folder, "-m", experiment.model,
+         *_options(experiment), *arguments)  # fmt: skip
+
+
+def _options(experiment: Experiment) -> list[str]:
+    return ["-f", "0", "-device", experiment.device, "-npp", "1", "-nps", "1", "--disable_tta"]
 
 
 def score_bed(experiment: Experiment, bed: Bed) -> dict[str, Any]:

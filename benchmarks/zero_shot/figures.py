@@ -119,27 +119,29 @@ def section(content: Mapping[str, Any]) -> list[str]:
 
 
 def _group_table(runs: Sequence[Mapping[str, Any]], *, seen: bool) -> Iterator[str]:
-    yield from _head(["", *(column.title for column in COLUMNS)])
+    yield from head(["", *(column.title for column in COLUMNS)])
     for row in dict.fromkeys(run["row"] for run in runs):
-        cells = [_cell(over_seeds(runs, row, column.figure, seen=seen), column.digits) for column in COLUMNS]
+        cells = [cell(over_seeds(runs, row, column.figure, seen=seen), column.digits) for column in COLUMNS]
         yield f"| {TITLES[row]} | {' | '.join(cells)} |"
 
 
 def _type_table(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Types that a bed does not have are left out."""
     rows = list(dict.fromkeys(run["row"] for run in runs))
-    yield from _head(["lesion type", "", *(TITLES[row] for row in rows)])
+    yield from head(["lesion type", "", *(TITLES[row] for row in rows)])
     for name, seen in {each["name"]: each["seen"] for run in runs for each in run["types"]}.items():
         statistics = [type_over_seeds(runs, row, name, "dsc") for row in rows]
         if any(each.n for each in statistics):
-            yield f"| {name} | {GROUPS[seen]} | {' | '.join(_cell(each, 2) for each in statistics)} |"
+            yield f"| {name} | {GROUPS[seen]} | {' | '.join(cell(each, 2) for each in statistics)} |"
 
 
-def _head(titles: Sequence[str]) -> list[str]:
+def head(titles: Sequence[str]) -> list[str]:
+    """The first two lines of a Markdown table."""
     return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
 
 
-def _cell(statistic: Statistic, digits: int) -> str:
+def cell(statistic: Statistic, digits: int) -> str:
+    """mean ± std, or what is known of them."""
     if statistic.mean is None:
         return NOT_THERE
     spread = "" if statistic.std is None else f" ± {statistic.std:.{digits}f}"

@@ -13,6 +13,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+from benchmarks.aspects.figures import section as aspects_section
 from benchmarks.zero_shot.figures import plot, section
 from benchmarks.zero_shot.rows import SIZES
 from nnunetv2_malenia.inference.whole_files import write_json, write_text, write_whole
@@ -52,6 +53,9 @@ def publish(folders: list[Path], repository: Path) -> None:
             picture = docs / f"benchmarks_{size}.png"
             write_whole(picture, partial(plot, content))
             lines += [*section(content), f"![DSC of every row, size {size}]({picture.name})", ""]
+    aspects = results / "aspects.json"
+    if aspects.exists():
+        lines += aspects_section(json.loads(aspects.read_text(encoding="utf-8")))
     write_text(docs / "benchmarks.md", "\n".join(lines))
 
 
