@@ -128,7 +128,7 @@ def test_what_is_published_is_stored_and_shown_with_a_picture(folder, tmp_path):
 
     page = (repository / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert "| MaleniaTrainer | 0.60 ± 0.17 |" in page
-    assert "not clinical" in page
+    assert "no clinical lesion" in page
     picture = repository / "docs" / "benchmarks_small.png"
     assert f"({picture.name})" in page
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -211,6 +211,7 @@ def test_kits_masks_keep_their_place_on_coarse_voxels(tmp_path):
     image = nib.load(tmp_path / "bed" / "imagesTs" / "case_00000_0000.nii.gz")
     coarse = nib.load(tmp_path / "bed" / "labelsTs" / "case_00000.nii.gz")
     assert np.allclose(image.affine, coarse.affine)
+    assert not read_table(tmp_path / "bed" / "test_attributes.json").cases  # it has others than the phantoms
     drawn = np.asarray(coarse.dataobj)
     value = json.loads((tmp_path / "bed" / "labelsTs.json").read_text())["kidney tumor"]
     assert set(np.unique(drawn)) == {0, value}

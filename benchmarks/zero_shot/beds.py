@@ -17,8 +17,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from benchmarks.zero_shot.rows import Size
+from nnunetv2_malenia.attributes.tables import write_table
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import FILE_ENDING
 from nnunetv2_malenia.demo.real_anatomy import insert_into_image, render_dataset
+from nnunetv2_malenia.demo.run import QUERY_TABLE, REFERENCE_LABELS
 from nnunetv2_malenia.phantom import ORGANS
 from nnunetv2_malenia.phantom.anatomy import PhantomError
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN, phantom_table
@@ -69,7 +71,8 @@ def write_bed(bed: Bed, folder: Path, size: Size, seed: int) -> None:
             (made / name).mkdir(parents=True)
         write = _render_kits if bed.name == "kits" else _insert_into_ct
         write(bed, made, Path(scratch), size, seed)
-        (made / "labelsTs.json").write_text(json.dumps(LABELS), encoding="utf-8")
+        (made / REFERENCE_LABELS).write_text(json.dumps(LABELS), encoding="utf-8")
+        write_table(phantom_table((*SEEN, *UNSEEN), {}, name="phantoms"), made / QUERY_TABLE)
         made.rename(folder)
 
 

@@ -155,7 +155,7 @@ def score_bed(experiment: Experiment, bed: Bed) -> dict[str, Any]:
         predictions=experiment.predictions(bed),
         references=test_data / "labelsTs",
         labels=test_data / REFERENCE_LABELS,
-        attributes=experiment.raw / PHANTOM / QUERY_TABLE,
+        attributes=test_data / QUERY_TABLE,
         any_lesion=ANY_LESION_LABEL if is_any_lesion else None,
         oracle=is_any_lesion,
         unseen=UNSEEN,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from nnunetv2_malenia.inference.export import read_findings
-from nnunetv2_malenia.inference.findings import CaseFindings, findings_csv
+from nnunetv2_malenia.inference.findings import CaseFindings, CheckedAttribute, findings_csv
 from nnunetv2_malenia.inference.input_checks import sha256_of
 from nnunetv2_malenia.inference.model_folder import PredictionError
 from nnunetv2_malenia.inference.whole_files import write_text
@@ -28,7 +28,9 @@ class CaseRecord(BaseModel):
     state: Literal["DONE", "FAILED", "SKIPPED"]
     reason: str | None = None
     warnings: tuple[str, ...] = ()
-    discarded: tuple[str, ...] = Field(default=(), description="What of the queries the image contradicts.")
+    discarded: tuple[str, ...] = Field(
+        default=(), description="Aspects of found lesions' queries that the image contradicts."
+    )
     inputs: dict[str, str] = Field(default={}, description="Image file -> SHA-256.")
     started: datetime
     finished: datetime
@@ -96,13 +98,18 @@ class RunFiles:
 
 
 def discarded_of(findings: CaseFindings) -> tuple[str, ...]:
-    """`query: aspect value (score)` for each stated value that the image contradicts."""
-    return tuple(
-        f"{answer.name}: {each.aspect} {each.value} ({each.score:.2f})"
-        for answer in findings.findings
-        for each in answer.checked
-        if each.verdict == "discarded"
-    )
+    """`query: aspect value (score), value (score)` for each aspect of a query that found a lesion, if the image
+    contradicts all that is stated of it. CASE.json has what was said of every value."""
+    lines = []
+    for answer in findings.findings:
+        by_aspect: dict[str, list[CheckedAttribute]] = {}
+        for each in answer.checked if answer.lesions else ():
+            by_aspect.setdefault(each.aspect, []).append(each)
+        for aspect, values in by_aspect.items():
+            if all(each.verdict == "discarded" for each in values):
+                scored = ", ".join(f"{each.value} ({each.score:.2f})" for each in values)
+                lines.append(f"{answer.name}: {aspect} {scored}")
+    return tuple(lines)
 
 
 def standing_answer(

@@ -22,7 +22,7 @@ from dicom_files import (
     write_ct_series,
 )
 from pydicom import dcmread
-from tiny_model import BrightIsLesion, save_ct, tiny_ct, write_tiny_model
+from tiny_model import bright_is_lesion, save_ct, tiny_ct, write_tiny_model
 
 from nnunetv2_malenia import __version__
 from nnunetv2_malenia.attributes.schema import AttributeTable
@@ -56,7 +56,7 @@ def model(tmp_path_factory):
 def predict(model, source, out, options=OPTIONS, table=TABLE):
     predictor = MaleniaPredictor.from_model_folder(model, device="cpu", use_mirroring=False)
     predictor.ask(AttributeTable.model_validate(table))
-    predictor.network = BrightIsLesion()
+    bright_is_lesion(predictor)
     return predictor.predict_cases(source, out, options, num_processes_preprocessing=0, num_processes_export=0)
 
 

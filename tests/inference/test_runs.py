@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from tiny_model import AFFINE, SHAPE_XYZ, BrightIsLesion, save_ct, tiny_ct, write_tiny_model
+from tiny_model import AFFINE, SHAPE_XYZ, BrightIsLesion, bright_is_lesion, save_ct, tiny_ct, write_tiny_model
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
 from nnunetv2_malenia.cli import predict_zeroshot
@@ -45,9 +45,7 @@ def predictor_of(model, folds=(0,), table=TABLE):
 @pytest.fixture
 def bright(model):
     predictor = predictor_of(model)
-    predictor.network = BrightIsLesion()
-    weights = predictor.list_of_parameters[0]
-    weights["dense_gate.bias"] = torch.full_like(weights["dense_gate.bias"], 100)  # every lesion fits every query
+    bright_is_lesion(predictor)
     return predictor
 
 
