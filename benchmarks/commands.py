@@ -28,3 +28,9 @@ def run_logged(words: Sequence[object], *, env: Mapping[str, str], log: Path) ->
         done = subprocess.run([executable, *arguments], env=env, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode != 0:
         raise BenchmarkError(f"{Path(program).name} failed with status {done.returncode}; its output is in {log}")
+
+
+def revision() -> str:
+    """The commit of the code that measures, with -dirty if files differ from it."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(words, capture_output=True, encoding="utf-8", check=True).stdout.strip()

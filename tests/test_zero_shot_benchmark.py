@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from benchmarks.commands import BenchmarkError
 from benchmarks.zero_shot import datasets
 from benchmarks.zero_shot.beds import ct_bed, kits_bed, write_bed
 from benchmarks.zero_shot.datasets import BANK, CODES, OneHotEncoder, code_table, write_dataset
@@ -41,6 +42,7 @@ def scores(row: str, seed: int, *, seen: float, unseen: float | None, oracle: fl
         "row": row,
         "seed": seed,
         "bed": "phantoms",
+        "revision": "old",
         "summary": summary({True: seen, False: unseen}),
         "oracle": summary({True: seen, False: oracle}) if oracle is not None else None,
     }
@@ -133,6 +135,44 @@ def test_what_is_published_is_stored_and_shown_with_a_picture(folder, tmp_path):
     assert f"({picture.name})" in page
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert (repository / "benchmarks" / "results" / "zero_shot_small.json").exists()
+
+
+def test_published_runs_take_the_place_of_the_same_ones_and_join_the_others(folder, tmp_path):
+    stored = collect(folder, "small")
+    stored["runs"] = [run for run in stored["runs"] if run["seed"] < 2]  # two of malenia, any_lesion and its oracle
+    results = tmp_path / "benchmarks" / "results" / "zero_shot_small.json"
+    for each in (results.parent, tmp_path / "docs"):
+        each.mkdir(parents=True)
+    results.write_text(json.dumps(stored))
+    measured = collect(folder, "small")
+    measured["runs"] = [
+        run | {"revision": "new"} for run in measured["runs"] if run["row"] == "malenia" and run["seed"] > 0
+    ]
+    (folder / "figures.json").write_text(json.dumps(measured))
+
+    publish([folder], tmp_path)
+
+    assert [(run["row"], run["seed"], run["revision"]) for run in json.loads(results.read_text())["runs"]] == [
+        ("malenia", 0, "old"),
+        ("malenia", 1, "new"),
+        ("malenia", 2, "new"),
+        ("any_lesion", 0, "old"),
+        (ORACLE, 0, "old"),
+    ]
+    page = (tmp_path / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert "- Held-out phantoms, at commit new: MaleniaTrainer\n" in page
+    assert "- Held-out phantoms, at commit old: MaleniaTrainer; (a) any-lesion nnU-Net; (a) with an oracle\n" in page
+
+
+def test_figures_of_other_settings_are_not_joined(folder, tmp_path):
+    content = collect(folder, "small")
+    (folder / "figures.json").write_text(json.dumps(content))
+    results = tmp_path / "benchmarks" / "results" / "zero_shot_small.json"
+    results.parent.mkdir(parents=True)
+    results.write_text(json.dumps(content | {"settings": content["settings"] | {"epochs": 6}}))
+
+    with pytest.raises(BenchmarkError, match="other settings"):
+        publish([folder], tmp_path)
 
 
 def test_a_one_hot_code_is_near_no_other():

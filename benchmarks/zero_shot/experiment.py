@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import run_logged
+from benchmarks.commands import revision, run_logged
 from benchmarks.zero_shot.beds import PHANTOMS, Bed, write_bed
 from benchmarks.zero_shot.datasets import CODES, write_dataset
 from benchmarks.zero_shot.rows import ANY_LESION, ONE_HOT, PHANTOM, Row, Size
@@ -73,8 +73,8 @@ class Experiment:
 
 
 def run_experiment(experiment: Experiment) -> None:
-    """Train, ask, score: for each bed a file with row, seed, bed, and `evaluation.summary.Summary` as a dict, that of
-    the oracle too.
+    """Train, ask, score: for each bed a file with row, seed, bed, revision of the code, and
+    `evaluation.summary.Summary` as a dict, that of the oracle too.
 
     Raises commands.BenchmarkError if a command fails; its output is in a log that the message names.
     """
@@ -91,7 +91,7 @@ def run_experiment(experiment: Experiment) -> None:
         if bed != PHANTOMS:
             write_bed(bed, experiment.test_data(bed), experiment.size, experiment.seed)
         predict_bed(experiment, bed)
-        about = {"row": experiment.row.name, "seed": experiment.seed, "bed": bed.name}
+        about = {"row": experiment.row.name, "seed": experiment.seed, "bed": bed.name, "revision": revision()}
         experiment.scores(bed).parent.mkdir(parents=True, exist_ok=True)
         write_json(experiment.scores(bed), about | score_bed(experiment, bed))
 

@@ -18,7 +18,11 @@ from nnunetv2_malenia.evaluation.summary import SILENT_SHARE, Statistic
 
 NOT_THERE = "n/a"
 ORACLE = "any_lesion_oracle"
-TITLES = {name: row.title for name, row in ROWS.items()} | {ORACLE: "(a) with an oracle"}
+TITLES: dict[str, str] = {}
+for _name, _row in ROWS.items():
+    TITLES[_name] = _row.title
+    if _name == "any_lesion":
+        TITLES[ORACLE] = "(a) with an oracle"
 GROUPS = {True: "seen", False: "unseen"}
 COLOURS = {True: "#0072b2", False: "#d55e00"}  # Okabe and Ito's blue and vermilion, as evaluation's plot
 
@@ -45,10 +49,9 @@ COLUMNS = (
 
 def collect(folder: Path, size: str) -> dict[str, Any]:
     """All scores below a folder -> the content of figures.json: a run for each bed, row and seed, in this order."""
-    files = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("seed_*/scores/*/*.json")]
-    files.sort(key=lambda each: (list(BEDS).index(each["bed"]), list(ROWS).index(each["row"]), each["seed"]))
     runs = []
-    for scores in files:
+    for path in folder.glob("seed_*/scores/*/*.json"):
+        scores = json.loads(path.read_text(encoding="utf-8"))
         runs.append(_run(scores, scores["row"], scores["summary"]))
         if scores["oracle"]:
             runs.append(_run(scores, ORACLE, scores["oracle"]))
@@ -58,8 +61,13 @@ def collect(folder: Path, size: str) -> dict[str, Any]:
         "settings": asdict(SIZES[size]),
         "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2", "torch")},
         "python": platform.python_version(),
-        "runs": runs,
+        "runs": sorted(runs, key=place),
     }
+
+
+def place(run: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Of a run among others."""
+    return list(BEDS).index(run["bed"]), list(TITLES).index(run["row"]), run["seed"]
 
 
 def _run(scores: Mapping[str, Any], row: str, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,6 +80,7 @@ def _run(scores: Mapping[str, Any], row: str, summary: Mapping[str, Any]) -> dic
         "bed": scores["bed"],
         "row": row,
         "seed": scores["seed"],
+        "revision": scores["revision"],
         "types": [means(each) for each in summary["types"]],
         "groups": [means(each) for each in summary["groups"]],
     }
@@ -109,6 +118,7 @@ def section(content: Mapping[str, Any]) -> list[str]:
     ]
     if single := [TITLES[row] for row in rows if len({run["seed"] for run in runs if run["row"] == row}) < 3]:
         lines += ["", f"Fewer than three seeds, so directions and no claims: {'; '.join(single)}."]
+    lines += ["", *_revisions(runs)]
     for bed in dict.fromkeys(run["bed"] for run in runs):
         there = [run for run in runs if run["bed"] == bed]
         for is_seen in (False, True):
@@ -116,6 +126,14 @@ def section(content: Mapping[str, Any]) -> list[str]:
             lines += ["", title, "", *_group_table(there, seen=is_seen)]
         lines += ["", f"### {BEDS[bed]}: DSC by type", "", *_type_table(there)]
     return [*lines, ""]
+
+
+def _revisions(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was measured by which commit."""
+    rows: dict[str, list[str]] = {}
+    for run in runs:
+        rows.setdefault(f"{BEDS[run['bed']]}, at commit {run['revision']}", []).append(TITLES[run["row"]])
+    return [f"- {measured}: {'; '.join(dict.fromkeys(titles))}" for measured, titles in rows.items()]
 
 
 def _group_table(runs: Sequence[Mapping[str, Any]], *, seen: bool) -> Iterator[str]:

@@ -2,19 +2,22 @@
 
     python -m benchmarks.zero_shot.publish FOLDER [FOLDER ...]
 
-FOLDER: output of `python -m benchmarks.zero_shot`; without one, the page is written anew from what is stored. A folder
-takes the place of stored figures of its size.
+FOLDER: output of `python -m benchmarks.zero_shot`; without one, the page is written anew from what is stored. Runs of a
+folder take the place of stored ones of the same size, bed, row and seed, and join the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.aspects.figures import section as aspects_section
-from benchmarks.zero_shot.figures import plot, section
+from benchmarks.commands import BenchmarkError
+from benchmarks.zero_shot.figures import place, plot, section
 from benchmarks.zero_shot.rows import SIZES
 from nnunetv2_malenia.inference.whole_files import write_json, write_text, write_whole
 
@@ -44,7 +47,10 @@ def publish(folders: list[Path], repository: Path) -> None:
     results, docs = repository / "benchmarks" / "results", repository / "docs"
     for folder in folders:
         content = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
-        write_json(results / f"zero_shot_{content['size']}.json", content)
+        stored = results / f"zero_shot_{content['size']}.json"
+        if stored.exists():
+            content = _merged(json.loads(stored.read_text(encoding="utf-8")), content)
+        write_json(stored, content)
     lines = [INTRODUCTION]
     for size in SIZES:
         stored = results / f"zero_shot_{size}.json"
@@ -57,6 +63,14 @@ def publish(folders: list[Path], repository: Path) -> None:
     if aspects.exists():
         lines += aspects_section(json.loads(aspects.read_text(encoding="utf-8")))
     write_text(docs / "benchmarks.md", "\n".join(lines))
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises BenchmarkError if they were run with other settings, as their figures do not compare."""
+    if old["settings"] != json.loads(json.dumps(new["settings"])):
+        raise BenchmarkError("stored figures were run with other settings; move them away, or run those again")
+    runs = {(run["bed"], run["row"], run["seed"]): run for run in (*old["runs"], *new["runs"])}
+    return {**new, "runs": sorted(runs.values(), key=place)}
 
 
 def main() -> None:
