@@ -176,7 +176,7 @@ def test_splits_prints_the_composition_of_each(capsys):
     ("arguments", "message"),
     [
         (("make", "-o", "x", "--split", "other"), "no split 'other'"),
-        (("sheet", ".", "-o", "x.png"), "no CASE_0000.nii.gz"),
+        (("sheet", ".", "-o", "x.png"), "no *_0000.nii.gz in it or its imagesTr"),
         (("render", "--labels", "none", "--attributes", "t.json", "-o", "x"), "none: no such folder"),
     ],
 )

@@ -141,6 +141,28 @@ def test_zero_shot_prediction_writes_every_query_in_the_images_geometry(trained,
         assert 0 < finding["presence_score"] < 1
 
 
+def test_without_a_table_lesions_are_numbered_read_and_named_and_a_second_run_keeps_them(trained, tmp_path):
+    command = ("malenia_predict_zeroshot", "-i", trained.raw / "imagesTs", "-o", tmp_path, "-m", trained.model, "-npp",
+               "1", "-nps", "1", "-device", "cpu", "-step_size", "1", "--disable_tta", "--continue_prediction",
+               *LENIENT)  # fmt: skip
+    trained.run(*command)
+    labels = nib.load(tmp_path / "phantom_test_0000.nii.gz")
+    (finding,) = json.loads((tmp_path / "phantom_test_0000.json").read_text())["findings"]
+    voxel_ml = float(np.prod(labels.header.get_zooms())) / 1000
+    numbers, counts = np.unique(np.asarray(labels.dataobj), return_counts=True)
+    assert finding["lesions"]
+    assert list(numbers) == [0, *(lesion["id"] for lesion in finding["lesions"])]
+    np.testing.assert_allclose(counts[1:] * voxel_ml, [lesion["volume_ml"] for lesion in finding["lesions"]], rtol=1e-5)
+    for lesion in finding["lesions"]:
+        assert lesion["aspects"]
+        assert lesion["diseases"]
+    said = trained.run(*command)
+    assert "1 kept from an earlier run" in said
+    said = trained.run("malenia_evaluate", "-i", tmp_path, "-g", trained.raw / "labelsTs", "--labels",
+                       trained.raw / "labelsTs.json", ok=False)  # fmt: skip
+    assert "Traceback" not in said
+
+
 def test_answers_can_be_evaluated_against_the_references(trained, tmp_path):
     trained.ask(trained.raw / "imagesTs", tmp_path, "-m", trained.model, "--save_masks", "--disable_tta", *LENIENT)
     table = trained.run("malenia_evaluate", "-i", tmp_path, "-g", trained.raw / "labelsTs", "--labels",

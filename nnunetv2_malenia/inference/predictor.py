@@ -39,7 +39,7 @@ from nnunetv2_malenia.inference.model_folder import (
 )
 from nnunetv2_malenia.inference.prediction import Prediction, predict_images
 from nnunetv2_malenia.inference.preparation import Preparation
-from nnunetv2_malenia.inference.questions import check_file_names, is_seen, query_tensors
+from nnunetv2_malenia.inference.questions import check_file_names, is_seen, queries_content, query_tensors
 from nnunetv2_malenia.inference.reading import SimilarityMap, read_similarity
 from nnunetv2_malenia.inference.run_record import (
     RunFiles,
@@ -270,7 +270,7 @@ class MaleniaPredictor(nnUNetPredictor):
             started=now(),
         )
         output_folder.mkdir(parents=True, exist_ok=True)
-        write_json(output_folder / "queries.json", self._queries_content())
+        write_json(output_folder / "queries.json", queries_content(self.queries, self.seen))
         files = RunFiles(output_folder, record)
         todo = {}
         for case_id, channels in list(found.files.items())[part_id::num_parts]:
@@ -292,17 +292,3 @@ class MaleniaPredictor(nnUNetPredictor):
             pass
         files.finish()
         return record
-
-    def _queries_content(self) -> dict[str, Any]:
-        """queries.json: what the numbers in a label map stand for."""
-        return {
-            "queries": [
-                {
-                    "id": i + 1,
-                    "name": query.name,
-                    "seen_in_training": seen,
-                    "attributes": {aspect: list(values) for aspect, values in query.attributes.stated.items()},
-                }
-                for i, (query, seen) in enumerate(zip(self.queries, self.seen, strict=True))
-            ]
-        }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,3 +55,18 @@ def query_tensors(
     is_asked, speaks_against = torch.tensor(asked_and_rival, dtype=torch.bool).unbind(-1)
     aspects = torch.tensor([ASPECTS.index(aspect) for aspect, _ in bank.phrases], dtype=torch.int64)
     return torch.from_numpy(np.array(bank.vectors)), aspects, is_asked, speaks_against
+
+
+def queries_content(queries: Sequence[LesionQuery], seen: Sequence[bool | None]) -> dict[str, Any]:
+    """queries.json: what the numbers in a label map stand for."""
+    return {
+        "queries": [
+            {
+                "id": i + 1,
+                "name": query.name,
+                "seen_in_training": was_seen,
+                "attributes": {aspect: list(values) for aspect, values in query.attributes.stated.items()},
+            }
+            for i, (query, was_seen) in enumerate(zip(queries, seen, strict=True))
+        ]
+    }
