@@ -36,6 +36,8 @@ def to_nifti(source: Path, target: Path) -> None:
         sitk.WriteImage(image, str(target))
     except RuntimeError as error:
         why = str(error).strip().splitlines()[-1]
+        if why.startswith("Reason:"):  # ITK's, of a truncated MHA: "No such file or directory"
+            why = "its header or voxels are incomplete"
         raise InputError(f"{source.name}: cannot be read ({why}); export or copy it again") from error
 
 

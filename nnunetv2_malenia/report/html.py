@@ -23,6 +23,7 @@ from nnunetv2_malenia.report.volumes import (
     mask_nifti,
     read_pictured,
     reduced,
+    without_room,
 )
 
 VIEWER_VOXELS_OF_A_CASE = 2_000_000  # about 1.2 MB in the file
@@ -97,7 +98,7 @@ def _add_answers(
     for finding in found:
         voxel = pictured.voxel_at(finding["lesions"][0]["centre"]["ras_mm"])
         finding["slice"] = draw_slice(pictured, "axial", voxel)
-    case["viewer"] = _embed(case["number"], reduced(pictured, voxels), found, volumes)
+    case["viewer"] = _embed(case["number"], without_room(reduced(pictured, voxels)), found, volumes)
 
 
 def _asked(finding: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import gzip
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cc3d
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from scipy import ndimage
 from skimage.measure import block_reduce
 
 from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS, to_nifti
 from nnunetv2_malenia.inference.input_checks import InputError, replace_non_finite
 
 BODY_HU = -500.0  # skin lies above it, air below
+ROOM_HU = -950.0  # lung lies above it, the air around a patient below
 AIR_HU = -200.0  # an image whose darkest voxels are above it holds no Hounsfield units
 CT_LEAST_HU, CT_STEP_HU = -1024.0, 8.0  # what 8 bits of the embedded image stand for
 _MARGIN_MM = 6.0
@@ -101,9 +103,7 @@ def cropped_to_body(case: Pictured) -> Pictured:
     """Without the air around a CT's largest connected part; every mask stays inside. Other images stay whole."""
     if not case.is_ct or not (case.image > BODY_HU).any():
         return case
-    body = cc3d.largest_k(case.image > BODY_HU, k=1, connectivity=6) > 0
-    for mask in case.masks.values():
-        body |= mask
+    body = _body(case)
     box = []
     for axis, spacing in enumerate(case.spacing_mm):
         where = np.flatnonzero(body.any(axis=tuple({0, 1, 2} - {axis})))
@@ -113,6 +113,12 @@ def cropped_to_body(case: Pictured) -> Pictured:
     affine[:3, 3] = nib.affines.apply_affine(case.affine, [side.start for side in box])
     box = tuple(box)
     return Pictured(case.image[box], {key: mask[box] for key, mask in case.masks.items()}, affine, case.is_ct)
+
+
+def _body(case: Pictured) -> np.ndarray:
+    """A CT's largest connected part that is not air, and all masks: (X, Y, Z) bool."""
+    body = cc3d.largest_k(case.image > BODY_HU, k=1, connectivity=6) > 0
+    return np.logical_or.reduce([body, *case.masks.values()])
 
 
 def reduced(case: Pictured, most_voxels: int) -> Pictured:
@@ -128,6 +134,21 @@ def reduced(case: Pictured, most_voxels: int) -> Pictured:
     affine = case.affine @ np.diag([*factors, 1.0])
     affine[:3, 3] = nib.affines.apply_affine(case.affine, (factors - 1) / 2)
     return Pictured(image, masks, affine, case.is_ct)
+
+
+def without_room(case: Pictured) -> Pictured:
+    """With -1024 HU where a CT shows the air around the patient: its noise, and the table in it, would fill the file.
+
+    Air that the body encloses in an axial slice stays, and so does a lung that the image's border cuts open.
+    """
+    if not case.is_ct or not (case.image > BODY_HU).any():
+        return case
+    body = ndimage.binary_dilation(_body(case))  # the skin's outermost voxels are partly air
+    body = np.stack([ndimage.binary_fill_holes(body[..., z]) for z in range(body.shape[2])], axis=-1)
+    regions = cc3d.connected_components(~body, connectivity=6)
+    medians = ndimage.median(case.image, regions, np.arange(regions.max() + 1))
+    is_room = ~body & (medians < ROOM_HU)[regions]
+    return replace(case, image=np.where(is_room, np.float32(CT_LEAST_HU), case.image))
 
 
 def image_nifti(case: Pictured) -> bytes:

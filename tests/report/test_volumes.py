@@ -6,9 +6,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 from oriented import AXIS_ORDERS, middle_ras, store
+from scipy import ndimage
 
 from nnunetv2_malenia.inference.input_checks import InputError
-from nnunetv2_malenia.report.volumes import cropped_to_body, image_nifti, mask_nifti, read_pictured, reduced
+from nnunetv2_malenia.report.volumes import (
+    Pictured,
+    cropped_to_body,
+    image_nifti,
+    mask_nifti,
+    read_pictured,
+    reduced,
+    without_room,
+)
 
 AFFINE = np.array([[2.0, 0, 0, -30], [0, 3.0, 0, -20], [0, 0, 5.0, 100], [0, 0, 0, 1]])
 SHAPE_ZYX = (12, 22, 30)
@@ -71,6 +80,41 @@ def test_air_is_cropped_but_no_mask_is_cut(tmp_path):
 
     assert cropped.image.size < whole.image.size
     assert cropped.masks[1].sum() == mask.sum()
+
+
+def test_room_and_table_are_emptied_but_not_the_lung_nor_the_skin_nor_a_mask():
+    image = np.random.default_rng(0).normal(-995, 10, (40, 30, 12)).astype(np.float32)  # (X, Y, Z)
+    body = np.zeros(image.shape, bool)
+    body[5:-5, 8:-6] = True
+    image[body] = 40
+    image[4, 8:-6] = -600  # skin, partly air
+    image[10:15, 12:20] = -850  # a lung, with vessels
+    image[12, 15] = 30
+    image[:, 1:3] = 60  # the table
+    mask = np.zeros(image.shape, bool)
+    mask[20, 5:8, 6] = True
+
+    shown = without_room(Pictured(image, {1: mask}, AFFINE, is_ct=True)).image
+
+    kept = ndimage.binary_dilation(body | mask)
+    assert np.array_equal(shown[kept], image[kept])
+    assert (shown[~kept] == -1024).all()
+    assert np.array_equal(shown[4, 8:-6], image[4, 8:-6])
+
+
+def test_a_lung_that_the_border_cuts_open_stays():
+    image = np.full((20, 20, 8), 40, np.float32)
+    image[:10, 5:15] = np.random.default_rng(0).normal(-850, 30, (10, 10, 8))  # reaches the first column
+    image[3, 10] = 30  # a vessel in it
+
+    assert np.array_equal(without_room(Pictured(image, {}, AFFINE, is_ct=True)).image, image)
+
+
+@pytest.mark.parametrize("value", [40, -1000])
+def test_an_image_of_one_value_stays(value):
+    case = Pictured(np.full((4, 4, 4), value, np.float32), {}, AFFINE, is_ct=True)
+
+    assert np.array_equal(without_room(case).image, case.image)
 
 
 def test_reduction_keeps_to_its_limit_and_to_the_place(tmp_path):
