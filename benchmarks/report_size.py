@@ -23,7 +23,9 @@ CASES, SPACING_MM = 10, 3.0
 
 
 def resampled(image: sitk.Image) -> sitk.Image:
-    shape = [round(size * spacing / SPACING_MM) for size, spacing in zip(image.GetSize(), image.GetSpacing())]
+    shape = [
+        round(size * spacing / SPACING_MM) for size, spacing in zip(image.GetSize(), image.GetSpacing(), strict=True)
+    ]
     return sitk.Resample(image, shape, sitk.Transform(), sitk.sitkLinear, image.GetOrigin(), [SPACING_MM] * 3,
                          image.GetDirection(), -1024.0)  # fmt: skip
 

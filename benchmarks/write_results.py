@@ -3,6 +3,9 @@
 malenia_demo --train --baseline --minutes 30 --train_cases 240 --test_cases 24 -o FOLDER
 python benchmarks/store_demo.py FOLDER
 python benchmarks/train_step.py -d 901 -p nnUNetMaleniaDemoPlans
+python benchmarks/bench_convert.py FOLDER_OF_MASKS
+python -m benchmarks.partial_labels -o FOLDER
+python -m benchmarks.report_size CT -o FOLDER
 python benchmarks/write_results.py
 """
 
@@ -13,6 +16,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 DEFAULTS = {"minutes": 15, "seed": 0, "train_cases": 120, "test_cases": 16}  # malenia_demo --train's
+
+
+def stored(name: str) -> dict:
+    return json.loads((HERE / "results" / f"{name}.json").read_text())
 
 
 def number(value: float | None, digits: int) -> str:
@@ -94,7 +101,7 @@ def partial_section(results: dict) -> list[str]:
     return [
         "## Partial labels",
         "",
-        "`benchmarks/partial_labels.py`: phantoms in the layouts of five MSD tasks and KiTS23, "
+        "`python -m benchmarks.partial_labels`: phantoms in the layouts of five MSD tasks and KiTS23, "
         f"{results['cases_per_source']} each, converted, merged and trained on for {results['epochs']} epochs, patch "
         f"{results['patch_size']}, seed {results['seed']}; asked for in training cases, of which each source drew its "
         "own types only. Every phantom holds every type.",
@@ -105,14 +112,89 @@ def partial_section(results: dict) -> list[str]:
     ]
 
 
+def convert_section(results: dict) -> list[str]:
+    ways = {
+        "convert_linked": "`malenia_convert_kits`, images linked",
+        "convert_copied": "the same with `--copy`",
+        "nnunet_converter": "nnU-Net's `convert_msd_dataset`, one process; nothing checked or counted",
+        "plain_copy": "plain copy of the folder, from memory",
+    }
+    return [
+        "## Conversion",
+        "",
+        f"`benchmarks/bench_convert.py`: {results['cases']} KiTS cases with images of noise, "
+        f"{results['images_mb'] / results['cases']:.0f} MB each, {results['processor']}, medians of "
+        f"{results['repeats']} runs, imports included. What takes the time is work on the masks: with the "
+        "middle of every image overwritten the conversion took "
+        f"{results['convert_linked_with_images_that_cannot_be_decompressed']['median_s_a_case']:.2f} s a case.",
+        "",
+        "| way | s a case | peak memory, MB | written, MB |",
+        "|---" * 4 + "|",
+        *(
+            f"| {title} | {results[way]['median_s_a_case']:.2f} | {results[way]['peak_memory_mb']:.0f} | "
+            f"{results[way]['written_mb']:.0f} |"
+            for way, title in ways.items()
+        ),
+        "",
+    ]
+
+
+def report_section(results: dict) -> list[str]:
+    return [
+        "## Size of a report",
+        "",
+        f"`python -m benchmarks.report_size`: {results['cases']} CTs of {' x '.join(map(str, results['voxels_xyz']))} "
+        f"voxels of {results['spacing_mm']:g} mm, {results['queries']} queries: {results['bytes'] / 1e6:.1f} MB.",
+        "",
+    ]
+
+
+def development_section(results: dict) -> list[str]:
+    """What method.md refers to; the networks and the rules that lost are not in the code any more."""
+    cases, seed = results["phantoms"]["cases"], results["phantoms"]["seed"]
+    groups = ("seen", "unseen")
+    compared = {"DSC": ("dsc", 3), "ml present": ("ml_present", 1), "ml absent": ("ml_absent", 1),
+                "silent": ("silent", 2), "AUC": ("auc", 2)}  # fmt: skip
+    rules = [
+        "| a component is dropped where | "
+        + " | ".join(f"{group}: {title}" for group in groups for title in compared)
+        + " |",
+        "|---" * (1 + 2 * len(compared)) + "|",
+    ]
+    for row in results["whole_lesion"]:
+        figures = [number(row.get(group, {}).get(key), digits) for group in groups for key, digits in compared.values()]
+        rules.append(f"| {row['dropped_where']} | {' | '.join(figures)} |")
+    return [
+        "## Choices of the method",
+        "",
+        f"Measured once on development phantoms (seed {seed}; no test phantom among them, but the unseen types are), "
+        "one training each; what lost is not in the code any more. [method.md](method.md) says what was compared.",
+        "",
+        "| aspects are read from | steps | phantoms | seen: DSC | let through | unseen: DSC | let through |",
+        "|---" * 7 + "|",
+        *(
+            f"| {row['read_from']} | {row['steps']} | {row['phantoms']} | "
+            + " | ".join(f"{row[group][key]:.2f}" for group in groups for key in ("dsc", "let_through"))
+            + " |"
+            for row in results["features_and_evidence"]
+        ),
+        "",
+        f"Lesions as a whole, {cases} phantoms; the rule was chosen by the seen types. silent: share of the cases without "
+        "a type in which at most 5 % of the ml returned where it is present is returned:",
+        "",
+        *rules,
+        "",
+    ]
+
+
 def main() -> None:
     demos = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("demo_*.json"))]
-    step = json.loads((HERE / "results" / "train_step_cpu.json").read_text())
+    step = stored("train_step_cpu")
     lines = [
         "# Results",
         "",
-        "Phantoms only; not clinical data. This page is written by `benchmarks/write_results.py` from "
-        "`benchmarks/results/`.",
+        "Phantoms, where nothing else is said; not clinical data. This page is written by "
+        "`python benchmarks/write_results.py` from `benchmarks/results/`.",
         "",
         "DSC: mean over the cases that hold the type. The any-lesion network is a plain nnU-Net of the same plan, "
         "optimiser, sampling and number of steps, trained on one label for all seen lesion types; its one mask is "
@@ -123,7 +205,7 @@ def main() -> None:
         "claims.",
         "",
         *(line for demo in sorted(demos, key=lambda results: results["epochs"]) for line in demo_section(demo)),
-        *partial_section(json.loads((HERE / "results" / "partial_labels.json").read_text())),
+        *partial_section(stored("partial_labels")),
         "## One training step",
         "",
         f"Median of {step['steps']} alternating steps on the same batches, patch {step['patch_size']}, batch "
@@ -131,6 +213,9 @@ def main() -> None:
         f"{step['nnUNetTrainer']['median_s']:.3f} s, MaleniaTrainer {step['MaleniaTrainer']['median_s']:.3f} s, ratio "
         f"{step['ratio_of_medians']:.2f}. Not measured on a GPU.",
         "",
+        *convert_section(stored("convert_kits")),
+        *report_section(stored("report_size")),
+        *development_section(stored("development")),
     ]
     (HERE.parent / "docs" / "results.md").write_text("\n".join(lines), encoding="utf-8")
 
