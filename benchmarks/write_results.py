@@ -150,7 +150,7 @@ def report_section(results: dict) -> list[str]:
 
 
 def development_section(results: dict) -> list[str]:
-    """What method.md refers to; the networks and the rules that lost are not in the code any more."""
+    """What method.md refers to; the rules that lost are not in the code any more."""
     cases, seed = results["phantoms"]["cases"], results["phantoms"]["seed"]
     groups = ("seen", "unseen")
     compared = {"DSC": ("dsc", 3), "ml present": ("ml_present", 1), "ml absent": ("ml_absent", 1),
@@ -168,7 +168,7 @@ def development_section(results: dict) -> list[str]:
         "## Choices of the method",
         "",
         f"Measured once on development phantoms (seed {seed}; no test phantom among them, but the unseen types are), "
-        "one training each; what lost is not in the code any more. [method.md](method.md) says what was compared.",
+        "one training each; the rules that lost are not in the code any more. [method.md](method.md) says what was compared.",
         "",
         "| aspects are read from | steps | phantoms | seen: DSC | let through | unseen: DSC | let through |",
         "|---" * 7 + "|",
