@@ -168,7 +168,8 @@ def development_section(results: dict) -> list[str]:
         "## Choices of the method",
         "",
         f"Measured once on development phantoms (seed {seed}; no test phantom among them, but the unseen types are), "
-        "one training each; the rules that lost are not in the code any more. [method.md](method.md) says what was compared.",
+        "one training each; the rules that lost are not in the code any more. [method.md](method.md) says what was "
+        "compared.",
         "",
         "| aspects are read from | steps | phantoms | seen: DSC | let through | unseen: DSC | let through |",
         "|---" * 7 + "|",
@@ -179,8 +180,8 @@ def development_section(results: dict) -> list[str]:
             for row in results["features_and_evidence"]
         ),
         "",
-        f"Lesions as a whole, {cases} phantoms; the rule was chosen by the seen types. silent: share of the cases without "
-        "a type in which at most 5 % of the ml returned where it is present is returned:",
+        f"Lesions as a whole, {cases} phantoms; the rule was chosen by the seen types. silent: share of the cases "
+        "without a type in which at most 5 % of the ml returned where it is present is returned:",
         "",
         *rules,
         "",
