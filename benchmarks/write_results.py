@@ -94,7 +94,7 @@ def partial_section(results: dict) -> list[str]:
     return [
         "## Partial labels",
         "",
-        "`benchmarks/partial_labels.py`: phantoms in the layouts of five MSD tasks and KiTS23, "
+        "`python -m benchmarks.partial_labels`: phantoms in the layouts of five MSD tasks and KiTS23, "
         f"{results['cases_per_source']} each, converted, merged and trained on for {results['epochs']} epochs, patch "
         f"{results['patch_size']}, seed {results['seed']}; asked for in training cases, of which each source drew its "
         "own types only. Every phantom holds every type.",
