@@ -200,3 +200,19 @@ def test_wrong_arguments_are_one_line(arguments, message, tmp_path, capsys, monk
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("insert", "--image", "a", "--organs", "b", "--diameter", "30", "10"), "FROM must be above 0 and at most TO"),
+        (("insert", "--image", "a", "--organs", "b", "--diameter", "0", "10"), "FROM must be above 0 and at most TO"),
+        (("render", "--labels", "a", "--slice_thickness", "-3"), "argument --slice_thickness: -3 is not 0 or more"),
+    ],
+)
+def test_sizes_that_cannot_be_are_wrong_arguments(arguments, message, tmp_path, capsys):
+    table = write(tmp_path / "t.json", TABLE)
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments, "--attributes", table, "-o", tmp_path / "out")
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
