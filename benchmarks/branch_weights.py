@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -30,7 +31,8 @@ WEIGHTS = (0.0, 0.2, 0.5, 0.8, 1.0)
 
 def leave_out(left_out: str, folder: Path, size: Size, seed: int) -> list[dict[str, Any]]:
     """Train without one seen type -> DSC of it, and the mean of the others, for every weight."""
-    experiment = Experiment(ROWS["malenia"], seed, size, folder / left_out.replace(" ", "_"), "cpu")
+    home = folder / left_out.replace(" ", "_")
+    experiment = Experiment(ROWS["malenia"], seed, size, home, "cpu", unseen=(left_out,))
     if not (experiment.raw / PHANTOM).exists():
         seen = tuple(name for name in SEEN if name != left_out)
         experiment.raw.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def leave_out(left_out: str, folder: Path, size: Size, seed: int) -> list[dict[s
 
 def _with_weight(experiment: Experiment, weight: float) -> Experiment:
     """The same model with another share of the text branch, in a folder beside."""
-    other = Experiment(experiment.row, experiment.seed, experiment.size, experiment.folder / f"text_{weight}", "cpu")
+    other = replace(experiment, folder=experiment.folder / f"text_{weight}")
     if not other.model.exists():
         shutil.copytree(experiment.raw, other.raw)
         shutil.copytree(experiment.model, other.model)

@@ -77,6 +77,19 @@ def test_render_takes_names_from_a_dataset_json_above_the_label_maps(tmp_path):
     assert list(read_table(tmp_path / "out" / "attributes.json").cases["a"].lesions) == ["kidney cyst"]
 
 
+def test_label_values_beyond_a_byte_stay_what_they_are(tmp_path):
+    labels = np.zeros((16, 40, 56), np.int16)
+    labels[3:13, 14:26, 8:20] = 1
+    labels[6:10, 17:23, 11:17] = 258  # would be 2 in a byte
+    (tmp_path / "labels").mkdir()
+    store(labels, Grid(labels.shape, (5.0, 5.0, 5.0)).affine, "LPS", tmp_path / "labels" / "a.nii.gz")
+    names = write(tmp_path / "names.json", {"kidney": 1, "kidney cyst": 2, "kidney tumor": 258})
+    table = write(tmp_path / "table.json", TABLE)
+    out = tmp_path / "out"
+    assert run("render", "--labels", tmp_path / "labels", "--attributes", table, "--names", names, "-o", out) == 0
+    assert (nib.load(out / "labelsTr" / "a.nii.gz").get_fdata() == 258).sum() == (labels == 258).sum()
+
+
 def test_label_maps_of_organs_alone_are_drawn_and_it_is_said(tmp_path, capsys):
     labels, out = kits(tmp_path / "kits", ("RAS",), ("case_1",)), tmp_path / "out"
     names = write(tmp_path / "names.json", {"kidney": 1, "spleen": 2})
@@ -187,3 +200,19 @@ def test_wrong_arguments_are_one_line(arguments, message, tmp_path, capsys, monk
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("insert", "--image", "a", "--organs", "b", "--diameter", "30", "10"), "FROM must be above 0 and at most TO"),
+        (("insert", "--image", "a", "--organs", "b", "--diameter", "0", "10"), "FROM must be above 0 and at most TO"),
+        (("render", "--labels", "a", "--slice_thickness", "-3"), "argument --slice_thickness: -3 is not 0 or more"),
+    ],
+)
+def test_sizes_that_cannot_be_are_wrong_arguments(arguments, message, tmp_path, capsys):
+    table = write(tmp_path / "t.json", TABLE)
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments, "--attributes", table, "-o", tmp_path / "out")
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

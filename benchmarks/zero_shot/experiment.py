@@ -34,7 +34,8 @@ HERE = Path(__file__).parent
 class Experiment:
     """A row to be run with a seed, of phantoms and training alike. folder: of all seeds and rows of a size.
 
-    beds: what it is tested on; training is the same for all of them.
+    beds: what it is tested on; training is the same for all of them. unseen: types among the tested ones that no
+    training phantom holds.
     """
 
     row: Row
@@ -43,6 +44,7 @@ class Experiment:
     folder: Path
     device: str
     beds: tuple[Bed, ...] = (PHANTOMS,)
+    unseen: tuple[str, ...] = UNSEEN
 
     @property
     def home(self) -> Path:
@@ -158,7 +160,7 @@ def score_bed(experiment: Experiment, bed: Bed) -> dict[str, Any]:
         attributes=test_data / QUERY_TABLE,
         any_lesion=ANY_LESION_LABEL if is_any_lesion else None,
         oracle=is_any_lesion,
-        unseen=UNSEEN,
+        unseen=experiment.unseen,
         processes=experiment.size.processes,
     )
     evaluation = evaluate_folder(options, progress=False)

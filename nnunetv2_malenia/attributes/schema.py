@@ -250,4 +250,6 @@ class LesionQuery(_Entry):
 
 def has_laterality(values: Iterable[AspectValues]) -> bool:
     """Whether any value names a side, so that mirroring left and right would make it wrong. False for no values."""
-    return any(re.search(r"\b(left|right)\b", phrase) for entry in values for _, phrase in entry.phrases())
+    return any(
+        re.search(r"(?<![^\W_])(left|right)(?![^\W_])", phrase) for entry in values for _, phrase in entry.phrases()
+    )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_malenia.cli.messages import one_line_errors
-from nnunetv2_malenia.cli.numeric import at_least_one
+from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero
 
 TRAINING_DEFAULTS = {"minutes": 15, "baseline": False, "train_cases": 120, "test_cases": 16, "seed": 0}
 
@@ -34,7 +34,7 @@ def demo(argv: Sequence[str] | None = None) -> int | None:
     add("baseline", "train an any-lesion nnU-Net of the same budget too", action="store_true")
     add("train_cases", "phantoms (default: {})", type=at_least_one)
     add("test_cases", "phantoms (default: {})", type=at_least_one)
-    add("seed", "of the phantoms (default: {})", type=int)
+    add("seed", "of the phantoms (default: {})", type=count_from_zero)
     args = parser.parse_args(argv)
     given = {name: getattr(args, name) for name in TRAINING_DEFAULTS if getattr(args, name) is not None}
     if given and not args.train:

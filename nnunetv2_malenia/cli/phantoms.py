@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_malenia.cli.messages import counted, one_line_errors, warn
-from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero, share
+from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero, not_negative, share
 
 
 @one_line_errors
@@ -73,7 +73,7 @@ def _add_render(commands: argparse._SubParsersAction) -> None:
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="data set folder to make")
     command.add_argument("--kernel", choices=("soft", "standard", "sharp"), default="standard",
                          help="blur and noise (default: %(default)s)")  # fmt: skip
-    command.add_argument("--slice_thickness", type=float, default=0.0, metavar="MM", help="where slices overlap")
+    command.add_argument("--slice_thickness", type=not_negative, default=0.0, metavar="MM", help="where slices overlap")
     _add_seed(command)
     command.set_defaults(run=_phantom_render)
 
@@ -91,7 +91,7 @@ def _add_insert(commands: argparse._SubParsersAction) -> None:
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="made if it is not there")
     command.add_argument("--diameter", type=float, nargs=2, metavar=("FROM", "TO"), help="mm; default: by lesion type")
     _add_seed(command)
-    command.set_defaults(run=_phantom_insert)
+    command.set_defaults(run=_phantom_insert, usage_error=command.error)
 
 
 def _add_augment(commands: argparse._SubParsersAction) -> None:
@@ -160,6 +160,8 @@ def _phantom_insert(args: argparse.Namespace) -> None:
     from nnunetv2_malenia.attributes.tables import read_table
     from nnunetv2_malenia.demo.real_anatomy import insert_into_image
 
+    if args.diameter and not 0 < args.diameter[0] <= args.diameter[1]:
+        args.usage_error("--diameter FROM TO: FROM must be above 0 and at most TO, e.g. 10 30")
     table = read_table(args.attributes)
     case_id, remarks = insert_into_image(
         args.image,

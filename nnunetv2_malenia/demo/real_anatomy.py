@@ -52,7 +52,8 @@ def render_dataset(
         for case_id, path in files.items():
             volume = read_volume(path)
             case = render_label_map(volume, names, table, case_id, scanner=scanner, seed=seed)
-            image, mask = (_as_stored(volume, each) for each in (case.image, volume.array.astype(np.uint8)))
+            masks = volume.array.astype(np.min_scalar_type(max(labels.values())))
+            image, mask = (_as_stored(volume, each) for each in (case.image, masks))
             raw.add_training_case(case_id, [image], mask, volume.file_affine)
             cases[case_id] = CaseEntry(lesions=case.attributes)
             remarks += case.remarks

@@ -63,9 +63,15 @@ def epochs_for(minutes: int) -> int:
 def run_demo(options: DemoOptions) -> None:
     """Make phantoms, train, ask for seen and unseen types, score. Steps whose results are there are not run again.
 
-    Raises DemoError when the folder holds a demo with other options, or a command fails.
+    Raises DemoError for too little time or too few phantoms, when the folder holds a demo with other options, or a
+    command fails.
     """
     epochs = epochs_for(options.minutes)
+    if options.train_cases <= VALIDATION_CASES:
+        raise DemoError(
+            f"--train_cases {options.train_cases} leaves none to train on, since {VALIDATION_CASES} are held out for "
+            f"validation; give at least {VALIDATION_CASES + 1}"
+        )
     out = options.output_folder.resolve()
     out.mkdir(parents=True, exist_ok=True)
     _check_same_options(out, options)

@@ -63,7 +63,7 @@ class Predictions:
             )
         if asked and not any_lesion:
             values, seen = {query.name: (query.id,) for query in asked}, {q.name: q.seen_in_training for q in asked}
-            return cls(folder, values, seen, (folder / "masks").is_dir())
+            return cls(folder, values, seen, any((folder / "masks").glob("*/*")))
         if not labels.is_file():
             missing = "dataset.json" if any_lesion else "queries.json of malenia_predict_zeroshot and no dataset.json"
             raise EvaluationError(

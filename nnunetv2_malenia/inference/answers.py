@@ -18,7 +18,7 @@ from nnunetv2_malenia.inference.findings import CheckedAttribute, LesionFinding
 from nnunetv2_malenia.inference.geometry import affine_of
 from nnunetv2_malenia.inference.input_checks import InputError
 from nnunetv2_malenia.inference.interpretation import Interpreter
-from nnunetv2_malenia.inference.lesions import Component, find_components, label_map, measure_lesions
+from nnunetv2_malenia.inference.lesions import Component, find_components, label_map, least_voxels, measure_lesions
 from nnunetv2_malenia.inference.reading import SimilarityMap
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager
 
@@ -58,9 +58,9 @@ class CaseAnswers:
         """logits (Q + 1, Z, Y, X) on the preprocessed grid, the last for any lesion. InputError if not finite."""
         probabilities = image_probabilities(logits, properties, self.plans_manager, self.configuration_manager)
         affine = affine_of(properties)
-        least_voxels = self.min_volume_ml / (abs(float(np.linalg.det(affine[:3, :3]))) / 1000) * (1 - 1e-6)
+        least = least_voxels(self.min_volume_ml, affine)
         masks = probabilities > self.threshold
-        components = [find_components(mask, least_voxels) for mask in masks]
+        components = [find_components(mask, least) for mask in masks]
         rows = [[self._rows(each, reading, properties) for each in found] for found, _ in components]
         asked, any_lesion = slice(None, -1), -1
         if self.discover:

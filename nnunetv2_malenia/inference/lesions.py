@@ -53,25 +53,14 @@ def find_components(mask: np.ndarray, least_voxels: float) -> tuple[list[Compone
     return found, erased
 
 
-def find_lesions(
-    queries: Sequence[LesionQuery],
-    seen: Sequence[bool | None],
-    probabilities: np.ndarray,
-    affine: np.ndarray,
-    *,
-    threshold: float = 0.5,
-    min_volume_ml: float = 0.0,
-) -> tuple[np.ndarray, list[LesionFinding]]:
-    """Masks (Q, Z, Y, X) bool, and for each query what its mask shows.
+def least_voxels(min_volume_ml: float, affine: np.ndarray) -> float:
+    """Voxels of the least volume; a lesion of exactly that stays, whatever rounding makes of the quotient."""
+    return min_volume_ml / voxel_ml(affine) * (1 - 1e-6)
 
-    probabilities (Q, Z, Y, X) in [0, 1]; a voxel above `threshold` belongs to the query. affine (4, 4): voxel indices
-    x, y, z to RAS millimetres. Components below `min_volume_ml` are in no mask. Nothing found is an empty list.
-    """
-    masks = probabilities > threshold
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    # a lesion of exactly the least volume stays, whatever rounding makes of the quotient
-    components = [find_components(mask, min_volume_ml / voxel_ml * (1 - 1e-6)) for mask in masks]
-    return masks, measure_lesions(queries, seen, probabilities, masks, components, affine)
+
+def voxel_ml(affine: np.ndarray) -> float:
+    """affine (4, 4): voxel indices to millimetres."""
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000
 
 
 def measure_lesions(
@@ -83,7 +72,6 @@ def measure_lesions(
     affine: np.ndarray,
 ) -> list[LesionFinding]:
     """What each query's mask shows; components: of each mask, as `find_components` gives them."""
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     findings = []
     for i, (query, is_seen, (found, erased)) in enumerate(zip(queries, seen, components, strict=True)):
         lesions = [
@@ -101,7 +89,7 @@ def measure_lesions(
                 name=query.name,
                 seen_in_training=is_seen,
                 presence_score=float(probabilities[i].max()),
-                volume_ml=int(masks[i].sum()) * voxel_ml,
+                volume_ml=int(masks[i].sum()) * voxel_ml(affine),
                 lesions=tuple(lesions),
                 left_out=erased,
                 attributes=query.attributes,
@@ -152,7 +140,7 @@ def _measures(component: Component, affine: np.ndarray, shape: Sequence[int]) ->
     corners = np.sort([low * lps, high * lps], axis=0)
     centre = points.mean(axis=0)
     return {
-        "volume_ml": len(points) * abs(float(np.linalg.det(affine[:3, :3]))) / 1000,
+        "volume_ml": len(points) * voxel_ml(affine),
         "longest_axial_diameter_mm": longest_axial_diameter(component, affine),
         "extent_mm": tuple((high - low).tolist()),
         "centre": Position(ras_mm=tuple(centre.tolist()), lps_mm=tuple((centre * lps).tolist())),

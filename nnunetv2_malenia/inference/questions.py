@@ -11,20 +11,18 @@ from torch import Tensor
 
 from nnunetv2_malenia.attributes.bank import EmbeddingBank, embed_phrases
 from nnunetv2_malenia.attributes.plans import MaleniaPlans, is_rival
-from nnunetv2_malenia.attributes.schema import ASPECTS, LesionQuery, file_name
+from nnunetv2_malenia.attributes.schema import ASPECTS, LesionQuery, file_name, lesion_key
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder
 from nnunetv2_malenia.inference.model_folder import PredictionError
 
 
 def is_seen(name: str, plans: MaleniaPlans) -> bool:
-    """Whether a lesion type, by name or alias, was among the training labels."""
+    """Whether a lesion type, by name or alias, was among the training labels. Spelling as in `lesion_key`."""
     table = clinical_knowledge_table()
-    names = {name.lower(), table.find(name)}
+    key = lesion_key(table.find(name) or name)
     return any(
-        label.lower() in names or table.find(label) in names - {None}
-        for label, described in plans.lesions.items()
-        if described.stated
+        lesion_key(table.find(label) or label) == key for label, described in plans.lesions.items() if described.stated
     )
 
 

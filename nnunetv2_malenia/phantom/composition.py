@@ -60,11 +60,6 @@ def _values(type_name: str, aspect: str) -> tuple[str, ...]:
     return (*lesion_type(type_name).alternatives(aspect), *further)
 
 
-def unknown_values(seen: Sequence[str], unseen: Sequence[str]) -> list[tuple[str, str]]:
-    """(aspect, value) that an unseen type can take and no seen type can; [] for a compositional split."""
-    return [(row.aspect, row.value) for row in composition(seen, unseen) if not row.seen]
-
-
 def composition_table(seen: Sequence[str], unseen: Sequence[str]) -> str:
     """`composition` as a Markdown table."""
     lines = ["| aspect | value | in unseen types | in seen types |", "|---|---|---|---|"]

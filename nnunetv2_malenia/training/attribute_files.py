@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 
@@ -89,6 +90,20 @@ def resolve_table(labels: dict[str, tuple[int, ...]], path: Path | None) -> Attr
         }
         cases[case_id] = CaseEntry(annotated=case.annotated, lesions=by_name)
     return AttributeTable(lesions=lesions, cases=cases)
+
+
+def unknown_cases(table: AttributeTable, case_ids: Iterable[str]) -> str:
+    """One line about the table's cases that the data set does not have; "" if there is none.
+
+    What a misspelt case does not annotate would count as background, and nothing else would tell.
+    """
+    unknown = sorted(set(table.cases) - set(case_ids))
+    if not unknown:
+        return ""
+    return (
+        f"{len(unknown)} of {len(table.cases)} cases in attributes.json are not in this data set, "
+        f"e.g. {', '.join(unknown[:3])}; a case goes by its image's file name without _0000 and ending"
+    )
 
 
 def lesion_channels(

@@ -32,6 +32,7 @@ from nnunetv2_malenia.training.attribute_files import (
     label_values,
     resolve_plans,
     resolve_table,
+    unknown_cases,
 )
 from nnunetv2_malenia.training.criterion import LOSS_WEIGHTS, aspect_contrast, marginalise, query_terms, token_terms
 from nnunetv2_malenia.training.losses import combine
@@ -135,6 +136,8 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
             f"{table_path or 'the Clinical Knowledge Table'}; {len(table.cases)} cases with attributes of their own; "
             f"text encoder {malenia_plans.encoder}"
         )
+        if unknown := unknown_cases(table, self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)):
+            self.print_to_log_file(f"Malenia: {unknown}")
 
     def _attribute_files(self) -> tuple[Path | None, Path | None]:
         """The raw data set's files, copied to the preprocessed one, which may be all that the next machine gets."""

@@ -126,6 +126,7 @@ def test_phrases_are_distinct_by_aspect_and_then_by_first_use(table):
 def test_laterality_is_a_word_and_not_a_part_of_one():
     assert has_laterality([AspectValues(location="liver"), AspectValues(location="left kidney")])
     assert has_laterality([AspectValues(specific_features="mass effect to the right")])
+    assert has_laterality([AspectValues(location="left_flank")])
     assert not has_laterality([AspectValues(location="liver", shape="upright cleft")])
     assert not has_laterality([])
 

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from nnunetv2_malenia.attributes.tables import read_table
 from nnunetv2_malenia.cli import demo, predict_zeroshot
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
-from nnunetv2_malenia.demo.run import PHANTOMS
+from nnunetv2_malenia.demo.run import PHANTOMS, VALIDATION_CASES
 from nnunetv2_malenia.demo.shipped_model import CASES, MODEL, SEED
 from nnunetv2_malenia.inference.model_folder import SHIPPED_MODELS
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN, plan_test_cases, plan_training_cases
@@ -116,6 +116,21 @@ def test_training_takes_its_options(tmp_path, capsys):
     assert demo(["-o", str(tmp_path / "out"), "--train", "--minutes", "1", "--seed", "3"]) == 1
     assert "--minutes 1 is too short to train anything" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_too_few_phantoms_to_hold_some_out_are_refused_before_anything_is_made(tmp_path, capsys):
+    assert demo(["-o", str(tmp_path / "out"), "--train", "--train_cases", str(VALIDATION_CASES)]) == 1
+    error = capsys.readouterr().err
+    assert f"give at least {VALIDATION_CASES + 1}" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_negative_seed_is_a_wrong_argument(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        demo(["-o", str(tmp_path / "out"), "--train", "--seed", "-1"])
+    assert ended.value.code == 2
+    assert "argument --seed: -1 is less than 0" in capsys.readouterr().err
 
 
 def test_the_shipped_model_is_small_holds_no_code_and_no_path():

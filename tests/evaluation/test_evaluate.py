@@ -99,6 +99,12 @@ def test_masks_of_single_queries_are_preferred_to_the_label_map(asked):
         scores_of(asked)
 
 
+def test_an_empty_folder_of_masks_that_an_earlier_run_left_is_none(asked):
+    before = scores_of(asked)
+    (asked.predictions / "masks").mkdir()
+    assert scores_of(asked) == before
+
+
 @pytest.mark.parametrize("order", ["RAS", "LPI", "IPL", "ASR"])
 def test_spacing_belongs_to_its_axis_in_whatever_order_axes_are_stored(study, order):
     """A cube moved by one voxel along x (2 mm) or z (5 mm), at a tolerance between the two."""

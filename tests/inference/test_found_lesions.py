@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from found_lesions import find_lesions
 from references.lesion_loops import (
     box_loop,
     centre_loop,
@@ -13,7 +14,7 @@ from references.lesion_loops import (
 )
 
 from nnunetv2_malenia.attributes.schema import AspectValues, LesionQuery
-from nnunetv2_malenia.inference.lesions import find_lesions, label_map
+from nnunetv2_malenia.inference.lesions import label_map
 
 ANISOTROPIC = np.array([[0.8, 0, 0, -60], [0, 0.7, 0, 20], [0, 0, 5.0, 100], [0, 0, 0, 1]])
 

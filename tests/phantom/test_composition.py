@@ -3,9 +3,14 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_malenia.phantom.anatomy import PhantomError
-from nnunetv2_malenia.phantom.composition import SPLITS, composition, composition_table, split, unknown_values
+from nnunetv2_malenia.phantom.composition import SPLITS, composition, composition_table, split
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 from nnunetv2_malenia.phantom.lesions import LESION_TYPES
+
+
+def unknown_values(seen, unseen):
+    """(aspect, value) that an unseen type can take and no seen type can."""
+    return [(row.aspect, row.value) for row in composition(seen, unseen) if not row.seen]
 
 
 def test_the_default_split_is_compositional():
