@@ -54,10 +54,9 @@ annotation.
 
 ## Figures
 
-On {test_cases} held-out phantoms of seed {seed}, numbered apart from those of training, by `malenia_evaluate`, with
-the weights before rounding to float16 and without mirroring. DSC and NSD: mean over the cases that hold the type, whose
-number stands under cases. ml: volume returned where the type is present, and where it is absent. One training run:
-another would give other figures.
+On {test_cases} held-out phantoms of seed {seed}, numbered apart from those of training, by `malenia_evaluate`,
+without mirroring. DSC and NSD: mean over the cases that hold the type, whose number stands under cases. ml: volume
+returned where the type is present, and where it is absent. One training run: another would give other figures.
 
 {figures}
 

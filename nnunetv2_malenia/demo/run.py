@@ -106,9 +106,9 @@ def run_demo(options: DemoOptions) -> None:
         "data": "phantoms; not clinical",
         "options": {**asdict(options), "output_folder": None},
         "epochs": epochs,
-        "malenia": _figures(results.summary),
-        "any_lesion": _figures(baseline.summary) if baseline else None,
-        "any_lesion_oracle": _figures(baseline.oracle_summary) if baseline else None,
+        "malenia": type_figures(results.summary),
+        "any_lesion": type_figures(baseline.summary) if baseline else None,
+        "any_lesion_oracle": type_figures(baseline.oracle_summary) if baseline else None,
     })  # fmt: skip
     print("\nHeld-out phantoms (not clinical data), asked for by attributes:\n")
     print(results.table(published=False))
@@ -187,7 +187,8 @@ def evaluate(raw: Path, predictions: Path, **options: object) -> Evaluation:
     return evaluation
 
 
-def _figures(summary: Summary) -> list[dict]:
+def type_figures(summary: Summary) -> list[dict]:
+    """What results.json holds of each lesion type; means over the cases, volumes in ml."""
     return [
         {
             "name": each.name,
