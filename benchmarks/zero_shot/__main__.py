@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("size", choices=SIZES, help="smoke: the command itself; small: CPU; full: GPU")
+    parser.add_argument("size", choices=SIZES, help="smoke: the command itself; small: CPU; medium, full: GPU")
     parser.add_argument("--rows", nargs="+", choices=[*ROWS, "all"], default=list(MAIN_ROWS), metavar="ROW",
                         help=f"all, or some of {', '.join(ROWS)} (default: {' '.join(MAIN_ROWS)})")  # fmt: skip
     parser.add_argument("--seeds", nargs="+", type=count_from_zero, default=[0], help="of phantoms and of training")
@@ -46,11 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("--ct", type=Path, nargs=2, metavar=("CT", "ORGANS"),
                         help="a CT and its organs, names in the header: test on lesions put into it too")  # fmt: skip
     parser.add_argument("-o", type=Path, required=True, metavar="FOLDER", help="everything goes here")
-    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), help="default: cuda for full, else cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), help="default: cuda for medium and full, else cpu")
     args = parser.parse_args(argv)
     folder, size = args.o.resolve(), SIZES[args.size]
     folder.mkdir(parents=True, exist_ok=True)
-    device = args.device or ("cuda" if args.size == "full" else "cpu")
+    device = args.device or ("cuda" if args.size in ("medium", "full") else "cpu")
     beds = [PHANTOMS, *([kits_bed(args.kits)] if args.kits else []), *([ct_bed(*args.ct)] if args.ct else [])]
     rows = list(ROWS) if "all" in args.rows else args.rows
     try:
