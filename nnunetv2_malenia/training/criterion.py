@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from nnunetv2_malenia.network.config import NUM_ASPECTS
 from nnunetv2_malenia.network.malenia_net import MaleniaOutput, logit_of
@@ -49,50 +51,52 @@ def token_terms(
     contrast_loss: `aspect_contrast`, or what takes its place in an ablation. Reference masks teach as well: it has one
     more row a lesion, the mean similarity of the voxels under its mask.
     """
-    shapes = [scale.mask_logits.shape[2:] for scale in output.scales]
-    masks = [[pool(m, shape) for m in targets.lesion_masks] for shape in shapes]
-    known = [~pool(~targets.known, shape) for shape in shapes]
-    logits = [scale.mask_logits.flatten(2) for scale in output.scales]
-    samples = range(len(targets.lesion_masks))
-    pairs = assign(
-        [
-            match_costs(logits[i][b], masks[i][b], known[i][b], output.scales[i].lesion_logits[b])
-            for i in range(len(shapes))
-            for b in samples
-        ]
-    )
-    token_mask, lesion, contrast = [], [], []
+    counts = [len(masks) for masks in targets.lesion_masks]
+    lesions = torch.cat(targets.lesion_masks)  # (M, Z, Y, X), M lesions of the whole batch
+    has, holds = torch.cat(targets.has_phrase), torch.cat(targets.holds_phrase)  # (M, V)
+    fits = torch.cat(targets.query_fits, dim=1).T  # (M, Q)
+    masks, known, costs = [], [], []
+    for scale in output.scales:
+        shape = scale.mask_logits.shape[2:]
+        masks.append(pool(lesions, shape))  # (M, S)
+        known.append(~pool(~targets.known, shape))
+        of_sample = pad_sequence(masks[-1].split(counts), batch_first=True)  # (B, most of a sample, S)
+        cost = match_costs(scale.mask_logits.flatten(2), of_sample, known[-1], scale.lesion_logits)
+        costs += [of_one[:, :count] for of_one, count in zip(cost, counts, strict=True)]
+    pairs = assign(costs)
+
+    num_tokens = output.scales[0].lesion_logits.shape[1]
+    sample = np.repeat(np.arange(len(counts)), [min(num_tokens, count) for count in counts])
+    firsts = np.stack([sample, sample * num_tokens, np.cumsum([0, *counts])[sample]])
+    sample, first_token, first_lesion = torch.from_numpy(firsts).to(lesions.device, non_blocking=True)
+    token_mask, lesion_score, contrast = [], [], []
     for i, scale in enumerate(output.scales):
-        matched = pairs[i * len(samples) : (i + 1) * len(samples)]
-        chosen = torch.cat([logits[i][b][token] for b, (token, _) in enumerate(matched)])
-        wanted = torch.cat([masks[i][b][target] for b, (_, target) in enumerate(matched)])
-        where = torch.cat([known[i][b].expand(len(token), -1) for b, (token, _) in enumerate(matched)])
+        tokens, found = zip(*pairs[i * len(counts) : (i + 1) * len(counts)], strict=True)
+        token, lesion = torch.cat(tokens) + first_token, torch.cat(found) + first_lesion  # (P,), in the whole batch
+        chosen, wanted, where = scale.mask_logits.flatten(2).flatten(0, 1)[token], masks[i][lesion], known[i][sample]
         token_mask.append(rowwise_dice_loss(chosen, wanted, where) + masked_bce(chosen, wanted, where))
 
         is_matched = torch.zeros_like(scale.lesion_logits, dtype=torch.bool)
-        for b, (token, _) in enumerate(matched):
-            is_matched[b, token] = True
-        counts = is_matched | targets.annotated_types.all(1, keepdim=True)
-        lesion.append(lesion_loss(scale.lesion_logits, is_matched, counts))
+        is_matched.view(-1)[token] = True
+        counted = is_matched | targets.annotated_types.all(1, keepdim=True)
+        lesion_score.append(lesion_loss(scale.lesion_logits, is_matched, counted))
 
-        similarity = torch.cat([output.similarity[i][b][token] for b, (token, _) in enumerate(matched)])
-        has = torch.cat([targets.has_phrase[b][target] for b, (_, target) in enumerate(matched)])
-        holds = torch.cat([targets.holds_phrase[b][target] for b, (_, target) in enumerate(matched)])
-        contrast.append(contrast_loss(similarity, has, ~holds, phrase_aspect, temperature))
+        similarity = output.similarity[i].flatten(0, 1)[token]
+        contrast.append(contrast_loss(similarity, has[lesion], ~holds[lesion], phrase_aspect, temperature))
 
-    voxels_of = [masks[-1][b] & known[-1][b] for b in samples]
-    under = [mask.float() / mask.sum(1, keepdim=True).clamp(min=1) for mask in voxels_of]
-    similarity = torch.cat([under[b] @ output.dense_similarity[b] for b in samples])
-    has, holds = torch.cat(targets.has_phrase), torch.cat(targets.holds_phrase)
+    voxels = of_sample & known[-1][:, None]
+    under = voxels.float() / voxels.sum(2, keepdim=True).clamp(min=1)
+    is_one = np.arange(of_sample.shape[1]) < np.array(counts)[:, None]  # and no padding
+    ones = torch.from_numpy(np.flatnonzero(is_one)).to(lesions.device, non_blocking=True)
+    similarity = (under @ output.dense_similarity).flatten(0, 1)[ones]
     contrast.append(contrast_loss(similarity, has, ~holds, phrase_aspect, temperature))
 
-    gates = torch.cat([output.log_gate[b][:, token].flatten() for b, (token, _) in enumerate(matched)])
-    fits = torch.cat([targets.query_fits[b][:, target].flatten() for b, (_, target) in enumerate(matched)])
+    gates, answers = output.log_gate.transpose(1, 2).flatten(0, 1)[token].flatten(), fits[lesion].flatten()
     return {
         "token_mask": torch.stack(token_mask).mean(),
-        "lesion": torch.stack(lesion).mean(),
+        "lesion": torch.stack(lesion_score).mean(),
         "mp_nce": torch.stack(contrast).mean(),
-        "match": match_loss(gates, fits == YES, fits != UNKNOWN),
+        "match": match_loss(gates, answers == YES, answers != UNKNOWN),
     }
 
 

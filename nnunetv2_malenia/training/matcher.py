@@ -18,11 +18,12 @@ WORST = 1e6  # cost of a token that says NaN, above 5 * FAR: such a token is mat
 
 @torch.no_grad()
 def match_costs(mask_logits: Tensor, targets: Tensor, known: Tensor | None, lesion_logits: Tensor) -> Tensor:
-    """Price every token for every target of one sample at one scale, on the device and without waiting for it.
+    """Price every token for every target of its sample at one scale, on the device and without waiting for it.
 
     cost = 5 * mean over voxels of BCE + 5 * (1 - Dice) - 2 * sigmoid(lesion), with
     Dice = (2 sum p t + 1) / (sum p + sum t + 1), p = sigmoid(mask); Cheng et al. 2022. BCE over all pairs is
     softplus(-x) t^T + softplus(x) (1 - t)^T, so nothing of shape (N, M, S) is made.
+    For one sample, or with a leading axis B for a batch, whose targets are then padded to the same M:
     mask_logits: (N, S) any float, S the voxels in one row. targets: (M, S) bool, or float in {0, 1}. known: (S,) bool;
     voxels where it is false count nowhere; None: all are known. lesion_logits: (N,) any float.
     Returns (N, M) float32 without gradient, always finite: mask logits are limited to +-1e4, a row with a NaN costs
@@ -31,15 +32,16 @@ def match_costs(mask_logits: Tensor, targets: Tensor, known: Tensor | None, lesi
     with torch.autocast(mask_logits.device.type, enabled=False):
         x, t = mask_logits.float().clamp(-FAR, FAR), targets.float()
         if known is None:
-            num_voxels = x.shape[1]
+            num_voxels = x.shape[-1]
         else:  # surely outside both masks: adds nothing to any of the sums below
-            x, t = x.masked_fill(~known, -FAR), t.masked_fill(~known, 0)
-            num_voxels = known.sum().clamp(min=1)
+            unknown = ~known[..., None, :]
+            x, t = x.masked_fill(unknown, -FAR), t.masked_fill(unknown, 0)
+            num_voxels = known.sum(-1).clamp(min=1)[..., None, None]
         p = x.sigmoid()
-        bce = (F.softplus(-x) @ t.T + F.softplus(x) @ (1 - t).T) / num_voxels
-        total = p.sum(1, keepdim=True) + t.sum(1)  # (N, M)
-        dice = (2 * p @ t.T + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
-        lesion = lesion_logits.float().sigmoid()[:, None]
+        bce = (F.softplus(-x) @ t.mT + F.softplus(x) @ (1 - t).mT) / num_voxels
+        total = p.sum(-1, keepdim=True) + t.sum(-1)[..., None, :]  # (N, M)
+        dice = (2 * p @ t.mT + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
+        lesion = lesion_logits.float().sigmoid()[..., None]
         return (BCE_WEIGHT * bce + DICE_WEIGHT * (1 - dice) - LESION_WEIGHT * lesion).nan_to_num(nan=WORST)
 
 
