@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from nnunetv2.run.run_training import get_trainer_from_args
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch._dynamo import OptimizedModule
 
 
 def processor_name(device: torch.device) -> str:
@@ -85,6 +86,7 @@ def main() -> None:
         "commit": commit.stdout.strip(),
         "versions": {name: version(name) for name in ("nnunetv2_malenia", "nnunetv2", "torch")},
         "device": args.device,
+        "compiled": isinstance(malenia.network, OptimizedModule),
         "processor": processor_name(malenia.device),
         "plans": args.p,
         "configuration": args.c,

@@ -43,7 +43,8 @@ class AspectEmbeddings(nn.Module):
         if evidence is not None:
             groups = evidence.split(self.evidence_dims, dim=-1)
             parts += [layers(group) for layers, group in zip(self.evidence_layers, groups, strict=True)]
-        return torch.cat(parts, dim=-1).unflatten(-1, (NUM_ASPECTS, self.embedding_dim))[:, :, self.place]
+        embeddings = torch.cat(parts, dim=-1).unflatten(-1, (NUM_ASPECTS, self.embedding_dim)).unbind(2)
+        return torch.stack([embeddings[place] for place in self.place], dim=2)
 
 
 class TokenAspectHeads(nn.Module):

@@ -108,26 +108,21 @@ class AttributeSpace:
         return ~(self.type_has_label & ~self.annotated_labels(case_id)).any(1)
 
 
-def fit(asked: np.ndarray, has: np.ndarray, space: AttributeSpace) -> int:
-    """Does a lesion with phrases `has` (V,) bool fit a query for phrases `asked` (V,) bool?
+def fit(asked: np.ndarray, has: np.ndarray, space: AttributeSpace) -> np.ndarray:
+    """Does a lesion with phrases `has` fit a query for phrases `asked`? (..., V) bool both, broadcast -> (...) int64.
 
     Aspect by aspect: YES if the query names all that the lesion may have, or a specific feature of it; NO if both state
     the aspect and no phrase of the one can be true together with one of the other; otherwise UNKNOWN, as when the
     lesion leaves it unspecified, or one of the "kidney", or of the "left kidney" or the "right kidney", is asked for in
     the "left kidney". One NO decides, else one UNKNOWN.
     """
-    answer = YES
-    holds = space.holds(has)
-    for aspect in np.unique(space.phrase_aspect[asked]):
-        here = space.phrase_aspect == aspect
-        named = asked & has & here
-        if named.any() and (aspect == FEATURES or (named == has & here).all()):
-            continue
-        if (asked & holds & here).any() or not (has & here).any():
-            answer = UNKNOWN
-        else:
-            return NO
-    return answer
+    of_aspect = np.eye(len(ASPECTS), dtype=np.int64)[space.phrase_aspect]  # (V, A)
+    named, own = (asked & has) @ of_aspect, has @ of_aspect  # how many phrases, (..., A)
+    is_sure = (named > 0) & ((named == own) | (np.arange(len(ASPECTS)) == FEATURES))
+    is_open = (asked & space.holds(has)) @ of_aspect + (own == 0) > 0
+    in_question = (asked @ of_aspect > 0) & ~is_sure
+    is_refuted, is_unsure = (in_question & ~is_open).any(-1), (in_question & is_open).any(-1)
+    return np.where(is_refuted, NO, np.where(is_unsure, UNKNOWN, YES))[()]
 
 
 def compose_queries(
@@ -207,14 +202,13 @@ def query_answers(asked: np.ndarray, values: np.ndarray, annotated: np.ndarray, 
     A lesion's voxel answers for its own type. Any other voxel may hide a lesion of a type not annotated in this case:
     where such a type might fit, the answer is UNKNOWN, otherwise NO.
     """
-    answers = np.full((len(asked), space.type_has_label.shape[1]), NO, dtype=np.int64)
-    for answer, query in zip(answers, asked, strict=True):
-        fits = np.array([fit(query, has, space) for has in values])
-        if (fits[~annotated] != NO).any():
-            answer[:] = UNKNOWN
-        for label in np.flatnonzero(space.type_has_label[annotated].any(0)):
-            of_label = fits[space.type_has_label[:, label]]
-            answer[label] = YES if (of_label == YES).any() else UNKNOWN if (of_label == UNKNOWN).any() else NO
+    fits = fit(asked[:, None], values, space)  # (Q, T)
+    may_hide = (fits[:, ~annotated] != NO).any(1, keepdims=True)
+    answers = np.where(may_hide, UNKNOWN, NO).repeat(space.type_has_label.shape[1], axis=1)
+    for label in np.flatnonzero(space.type_has_label[annotated].any(0)):
+        of_label = fits[:, space.type_has_label[:, label]]
+        is_open = (of_label == UNKNOWN).any(1)
+        answers[:, label] = np.where((of_label == YES).any(1), YES, np.where(is_open, UNKNOWN, NO))
     return answers
 
 
@@ -275,11 +269,7 @@ def build_targets(
         members.append(torch.from_numpy(np.pad(space.type_has_label[present], ((0, 0), (0, 1)))))
         has_phrase.append(torch.from_numpy(values[present]))
         holds_phrase.append(torch.from_numpy(space.holds(values[present])))
-        fits.append(
-            torch.tensor(
-                [[fit(query, has, space) for has in values[present]] for query in queries], dtype=torch.int64
-            ).view(num_queries, int(present.sum()))
-        )
+        fits.append(torch.from_numpy(fit(queries[:, None], values[present], space)))
         annotated_types.append(annotated)
         annotated_labels.append(space.annotated_labels(case_id))
     annotated = np.stack(annotated_labels)
