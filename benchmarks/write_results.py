@@ -189,6 +189,30 @@ def development_section(results: dict) -> list[str]:
     ]
 
 
+def step_section(steps: list[dict]) -> list[str]:
+    lines = []
+    for step in steps:
+        shape = " x ".join(map(str, step["patch_size"]))
+        plan = f"{step['batch_size']} x {shape}, {'/'.join(map(str, step['features_per_stage']))} features"
+        machine = f"{step['processor']}, torch {step['versions']['torch']}"
+        seconds = " | ".join(number(step[name]["median_s"], 3) for name in ("nnUNetTrainer", "MaleniaTrainer"))
+        lines.append(f"| {machine} | {plan} | {seconds} | {step['ratio_of_medians']:.2f} | {step['commit']} |")
+    return [
+        "## One training step",
+        "",
+        f"`python benchmarks/train_step.py`: median of {steps[0]['steps']} steps on the CPU and {steps[1]['steps']} on "
+        "the GPU, alternating between the two trainers on the same batches; s. The GPU ran without torch.compile, which "
+        "nnU-Net switches on by default and which takes the whole network as one graph, and before the matching and the "
+        "losses of a batch were computed at once. A step of MaleniaTrainer launches thousands of small kernels, which "
+        "is long beside a plain step as short as this plan's; how it is with longer ones was not measured.",
+        "",
+        "| machine | batch and network | nnUNetTrainer | MaleniaTrainer | ratio | commit |",
+        "|---|---|---|---|---|---|",
+        *lines,
+        "",
+    ]
+
+
 def weights_section(results: dict) -> list[str]:
     rows = results["rows"]
     weights = list(dict.fromkeys(row["text_weight"] for row in rows))
@@ -214,7 +238,6 @@ def weights_section(results: dict) -> list[str]:
 
 def main() -> None:
     demos = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("demo_*.json"))]
-    step = stored("train_step_cpu")
     lines = [
         "# Results",
         "",
@@ -231,13 +254,7 @@ def main() -> None:
         "",
         *(line for demo in sorted(demos, key=lambda results: results["epochs"]) for line in demo_section(demo)),
         *partial_section(stored("partial_labels")),
-        "## One training step",
-        "",
-        f"Median of {step['steps']} alternating steps on the same batches, patch {step['patch_size']}, batch "
-        f"{step['batch_size']}, {step['processor']}, torch {step['versions']['torch']}: nnUNetTrainer "
-        f"{step['nnUNetTrainer']['median_s']:.3f} s, MaleniaTrainer {step['MaleniaTrainer']['median_s']:.3f} s, ratio "
-        f"{step['ratio_of_medians']:.2f}. Not measured on a GPU.",
-        "",
+        *step_section([stored("train_step_cpu"), stored("train_step_cuda")]),
         *convert_section(stored("convert_kits")),
         *report_section(stored("report_size")),
         *development_section(stored("development")),

@@ -421,7 +421,7 @@ def test_the_page_shows_both_tables(results, tmp_path):
     repository = tmp_path / "repository"
     for name in ("benchmarks/results", "docs"):
         (repository / name).mkdir(parents=True)
-    (repository / "benchmarks" / "results" / "aspects.json").write_text(json.dumps(content))
+    (repository / "benchmarks" / "results" / "aspects_small.json").write_text(json.dumps(content))
 
     publish([], repository)
 

@@ -3,7 +3,7 @@
     python -m benchmarks.aspects FOLDER
 
 FOLDER: output of `python -m benchmarks.zero_shot`. Answers go to FOLDER/seed_SEED/aspects, figures to
-benchmarks/results/aspects.json, and from there to docs/benchmarks.md by `python -m benchmarks.zero_shot.publish`.
+benchmarks/results/aspects_SIZE.json, and from there to docs/benchmarks.md by `python -m benchmarks.zero_shot.publish`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nnunetv2_malenia.cli.numeric import count_from_zero
 from nnunetv2_malenia.inference.whole_files import write_json
 from nnunetv2_malenia.phantom.dataset import UNSEEN
 
-RESULT = Path(__file__).parents[1] / "results" / "aspects.json"
+RESULTS = Path(__file__).parents[1] / "results"
 READABLE = [name for name, row in ROWS.items() if row.is_asked and row.dataset != ONE_HOT]
 
 
@@ -58,9 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     except BenchmarkError as error:
         return fail(str(error))
     content = collect(folder, size)
-    write_json(RESULT, content)
+    result = RESULTS / f"aspects_{size}.json"
+    write_json(result, content)
     print("\n".join(section(content)))
-    print(f"written: {RESULT}")
+    print(f"written: {result}")
     return 0
 
 

@@ -110,7 +110,7 @@ def _columns(pairs: Sequence[tuple[float, bool]]) -> tuple[list[float], list[boo
 
 
 def collect(folder: Path, size: str) -> dict[str, Any]:
-    """The figures of all rows and seeds below a folder -> the content of aspects.json."""
+    """The figures of all rows and seeds below a folder -> the content of aspects_SIZE.json."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("seed_*/aspects/*.json")]
     runs.sort(key=lambda run: (list(ROWS).index(run["row"]), run["seed"]))
     return {

@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).parents[2]
 INTRODUCTION = """# Benchmarks
 
 Phantoms, CTs drawn on real masks, and drawn lesions in a real CT; no clinical lesion. This page is written by
-`python -m benchmarks.zero_shot.publish` from `benchmarks/results/zero_shot_*.json`.
+`python -m benchmarks.zero_shot.publish` from `benchmarks/results/zero_shot_*.json` and `aspects_*.json`.
 
 Every row is trained through `nnUNetv2_train` with the same phantoms per seed, plan, optimiser, sampling and number of
 steps; rows that saw all types learn from as many phantoms, with unseen types among their lesions, and
@@ -59,9 +59,10 @@ def publish(folders: list[Path], repository: Path) -> None:
             picture = docs / f"benchmarks_{size}.png"
             write_whole(picture, partial(plot, content))
             lines += [*section(content), f"![DSC of every row, size {size}]({picture.name})", ""]
-    aspects = results / "aspects.json"
-    if aspects.exists():
-        lines += aspects_section(json.loads(aspects.read_text(encoding="utf-8")))
+    for size in SIZES:
+        stored = results / f"aspects_{size}.json"
+        if stored.exists():
+            lines += aspects_section(json.loads(stored.read_text(encoding="utf-8")))
     write_text(docs / "benchmarks.md", "\n".join(lines))
 
 

@@ -227,6 +227,15 @@ def test_the_ensemble_weighs_both_branches(text_weight):
     close(net.query_probabilities(output), output.any_lesion.sigmoid()[:, None] * fit)
 
 
+@pytest.mark.parametrize("queries", [[[0], [0, 3, 5]], None], ids=["queries", "closed set"])
+def test_the_network_compiles_as_one_graph(queries):
+    """nnU-Net compiles what it trains on a GPU. The backend `eager` runs the graph as it was captured."""
+    net = tiny_net().train()
+    given = (image(), trained_queries(net, asked(*queries))) if queries else (image(),)
+    compiled = torch.compile(net, backend="eager", fullgraph=True)(*given)
+    torch.testing.assert_close(compiled, net(*given))
+
+
 def test_nothing_depends_on_batch_neighbours():
     net, x = tiny_net(), image(2)
     together, alone = answer(net, x, *EIGHT_QUERIES), answer(net, x[:1], *EIGHT_QUERIES)

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references.matcher_loops import least_total_cost, match_costs_loop
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.utils.rnn import pad_sequence
 from torch.overrides import TorchFunctionMode
 
 from nnunetv2_malenia.training.matcher import assign, match_costs
@@ -42,6 +43,19 @@ def test_costs_agree_with_the_loop(seed, num_tokens, num_targets, device):
     np.testing.assert_allclose(
         cost.cpu().numpy(), match_costs_loop(*(tensor.tolist() for tensor in inputs)), rtol=1e-5, atol=1e-5
     )
+
+
+@on_each_device
+@pytest.mark.parametrize("seed", range(10))
+def test_a_padded_batch_costs_what_its_samples_cost(seed, device):
+    samples = [sample(2 * seed + i, num_targets=num_targets) for i, num_targets in enumerate((3, 0, 1))]
+    mask_logits, targets, known, lesion_logits = zip(*samples, strict=True)
+    batch = torch.stack(mask_logits), pad_sequence(targets, batch_first=True), torch.stack(known)
+    costs = match_costs(*(tensor.to(device) for tensor in (*batch, torch.stack(lesion_logits))))
+    for cost, inputs in zip(costs, samples, strict=True):
+        num_targets = len(inputs[1])
+        expected = match_costs_loop(*(tensor.tolist() for tensor in inputs))
+        np.testing.assert_allclose(cost[:, :num_targets].cpu().numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_cost_worked_by_hand():
