@@ -39,6 +39,8 @@ A baseline without organ labels: the any-lesion and the all-types nnU-Net learn 
 learn besides a plain nnU-Net finds no lesion in a small training's steps. With nine classes of small lesions the
 all-types nnU-Net hardly begins in them either, so at this size the upper bound is the MaleniaTrainer that saw all
 types. The one-hot row asks each type by a code of its own, and the codes of unseen types were never trained.
+
+Size `medium` was trained on one H100, with torch 2.11 and without torch.compile, and answered on a CPU.
 """
 
 
