@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references.loss_loops import masked_bce_loop, mp_nce_loop, pooled_dice_loop
 from references.target_loops import marginal_cross_entropy_loop
+from references.token_loops import token_terms_loop
 from tiny_net import PATCH_SIZE, PHRASE_ASPECT, image, tiny, tiny_net
 from torch import nn
 
@@ -357,6 +358,20 @@ def test_tokens_that_are_right_at_every_scale_lose_nothing(seed):
     terms = token_terms(output, targets, torch.tensor(PHRASE_ASPECT), 0.1, aspect_contrast)
     for name, term in terms.items():
         assert term.item() == pytest.approx(0, abs=1e-4), name
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("num_tokens", [1, 4])
+def test_a_batch_has_the_token_terms_of_its_samples_one_by_one(seed, num_tokens):
+    labels = np.stack([patch(kind) for kind in ("single voxel", "empty", "two lesions", "two lesions")])
+    labels[3, :, :, :4] = IGNORE
+    net = tiny_net(replace(CONFIG, num_tokens=num_tokens))
+    with torch.no_grad():
+        terms, output, targets = loss_terms(net, labels, ["a", "b", "partial", "c"], seed=seed, own_space=space([1, 3]))
+        expected = token_terms_loop(output, targets, net.trained_aspect, net.config.temperature, aspect_contrast)
+    assert [len(masks) for masks in targets.lesion_masks] == [1, 0, 1, 2]
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-5, atol=1e-5)
 
 
 def test_query_terms_are_dice_and_cross_entropy_pooled_over_the_queries_of_the_batch():
