@@ -201,10 +201,11 @@ def step_section(steps: list[dict]) -> list[str]:
         "## One training step",
         "",
         f"`python benchmarks/train_step.py`: median of {steps[0]['steps']} steps on the CPU and {steps[1]['steps']} on "
-        "the GPU, alternating between the two trainers on the same batches; s. The GPU ran without torch.compile, which "
-        "nnU-Net switches on by default and which takes the whole network as one graph, and before the matching and the "
-        "losses of a batch were computed at once. A step of MaleniaTrainer launches thousands of small kernels, which "
-        "is long beside a plain step as short as this plan's; how it is with longer ones was not measured.",
+        "the GPU, alternating between the two trainers on the same batches; s. The GPU ran without torch.compile, "
+        "which nnU-Net switches on by default and which takes the whole network as one graph, and before the matching "
+        "and the losses of a batch were computed at once. A step of MaleniaTrainer launches thousands of small "
+        "kernels, which is long beside a plain step as short as this plan's; how it is with longer ones was not "
+        "measured.",
         "",
         "| machine | batch and network | nnUNetTrainer | MaleniaTrainer | ratio | commit |",
         "|---|---|---|---|---|---|",
