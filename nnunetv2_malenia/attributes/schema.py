@@ -249,7 +249,9 @@ class LesionQuery(_Entry):
 
 
 def has_laterality(values: Iterable[AspectValues]) -> bool:
-    """Whether any value names a side, so that mirroring left and right would make it wrong. False for no values."""
-    return any(
-        re.search(r"(?<![^\W_])(left|right)(?![^\W_])", phrase) for entry in values for _, phrase in entry.phrases()
-    )
+    """Whether any value names a side, so that mirroring left and right would make it wrong. False for no values.
+
+    The ascending colon is the right one, and the descending colon the left one.
+    """
+    side = re.compile(r"(?<![^\W_])(left|right|(ascending|descending)[\W_]colon)(?![^\W_])")
+    return any(side.search(phrase) for entry in values for _, phrase in entry.phrases())

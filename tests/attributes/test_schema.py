@@ -127,6 +127,8 @@ def test_laterality_is_a_word_and_not_a_part_of_one():
     assert has_laterality([AspectValues(location="liver"), AspectValues(location="left kidney")])
     assert has_laterality([AspectValues(specific_features="mass effect to the right")])
     assert has_laterality([AspectValues(location="left_flank")])
+    assert has_laterality([AspectValues(location="descending colon")])
+    assert not has_laterality([AspectValues(location="transverse colon")])
     assert not has_laterality([AspectValues(location="liver", shape="upright cleft")])
     assert not has_laterality([])
 
