@@ -149,10 +149,11 @@ def test_without_a_table_lesions_are_numbered_read_and_named_and_a_second_run_ke
     labels = nib.load(tmp_path / "phantom_test_0000.nii.gz")
     (finding,) = json.loads((tmp_path / "phantom_test_0000.json").read_text())["findings"]
     voxel_ml = float(np.prod(labels.header.get_zooms())) / 1000
-    numbers, counts = np.unique(np.asarray(labels.dataobj), return_counts=True)
+    values = np.asarray(labels.dataobj)
+    numbers, counts = np.unique(values[values > 0], return_counts=True)  # after a few steps all may be one lesion
     assert finding["lesions"]
-    assert list(numbers) == [0, *(lesion["id"] for lesion in finding["lesions"])]
-    np.testing.assert_allclose(counts[1:] * voxel_ml, [lesion["volume_ml"] for lesion in finding["lesions"]], rtol=1e-5)
+    assert list(numbers) == [lesion["id"] for lesion in finding["lesions"]]
+    np.testing.assert_allclose(counts * voxel_ml, [lesion["volume_ml"] for lesion in finding["lesions"]], rtol=1e-5)
     for lesion in finding["lesions"]:
         assert lesion["aspects"]
         assert lesion["diseases"]
