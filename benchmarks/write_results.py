@@ -1,8 +1,9 @@
 """Write docs/results.md from the stored results.
 
-malenia_demo --train --baseline --minutes 30 --train_cases 240 --test_cases 24 -o FOLDER
+malenia_demo --train --baseline --minutes 30 --train_cases 240 --test_cases 24 -o FOLDER  (and with --minutes 60)
 python benchmarks/store_demo.py FOLDER
 python benchmarks/train_step.py -d 901 -p nnUNetMaleniaDemoPlans
+python benchmarks/train_step.py -d 901 -device cuda
 python benchmarks/bench_convert.py FOLDER_OF_MASKS
 python -m benchmarks.partial_labels -o FOLDER
 python -m benchmarks.report_size CT -o FOLDER
@@ -194,18 +195,18 @@ def step_section(steps: list[dict]) -> list[str]:
     for step in steps:
         shape = " x ".join(map(str, step["patch_size"]))
         plan = f"{step['batch_size']} x {shape}, {'/'.join(map(str, step['features_per_stage']))} features"
-        machine = f"{step['processor']}, torch {step['versions']['torch']}"
+        compiled = "compiled" if step["compiled"] else "not compiled"
+        machine = f"{step['processor']}, torch {step['versions']['torch']}, {compiled}"
         seconds = " | ".join(number(step[name]["median_s"], 3) for name in ("nnUNetTrainer", "MaleniaTrainer"))
         lines.append(f"| {machine} | {plan} | {seconds} | {step['ratio_of_medians']:.2f} | {step['commit']} |")
     return [
         "## One training step",
         "",
         f"`python benchmarks/train_step.py`: median of {steps[0]['steps']} steps on the CPU and {steps[1]['steps']} on "
-        "the GPU, alternating between the two trainers on the same batches; s. The GPU ran without torch.compile, "
-        "which nnU-Net switches on by default and which takes the whole network as one graph, and before the matching "
-        "and the losses of a batch were computed at once. A step of MaleniaTrainer launches thousands of small "
-        "kernels, which is long beside a plain step as short as this plan's; how it is with longer ones was not "
-        "measured.",
+        "the GPU, alternating between the two trainers on the same batches; s. On a GPU, nnU-Net compiles by default "
+        "(torch.compile), which takes the whole network as one graph. The GPU's figure is of before the matching and "
+        "the losses of a batch were computed at once. A step of MaleniaTrainer launches thousands of small kernels, "
+        "which is long beside a plain step as short as this plan's; how it is with longer ones was not measured.",
         "",
         "| machine | batch and network | nnUNetTrainer | MaleniaTrainer | ratio | commit |",
         "|---|---|---|---|---|---|",

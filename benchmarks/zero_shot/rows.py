@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from nnunetv2_malenia.demo.run import FEATURES, PATCH_SIZE, PHANTOMS
@@ -91,6 +91,22 @@ class Size:
         return f"ZeroShot{row.trainer}{'MirrorDA' if self.mirror_only else ''}"
 
 
+SMALL = Size(
+    train_cases=120,
+    test_cases=24,
+    validation_cases=6,
+    epochs=5,
+    steps=250,
+    phantoms=PHANTOMS,
+    patch_size=PATCH_SIZE,
+    features=FEATURES,
+    mirror_only=True,
+    loader_processes=0,
+    processes=2,
+    kits_cases=40,
+    ct_cases=16,
+)
+
 SIZES: Mapping[str, Size] = MappingProxyType(
     {
         "smoke": Size(
@@ -108,36 +124,9 @@ SIZES: Mapping[str, Size] = MappingProxyType(
             kits_cases=2,
             ct_cases=1,
         ),
-        "small": Size(
-            train_cases=120,
-            test_cases=24,
-            validation_cases=6,
-            epochs=5,
-            steps=250,
-            phantoms=PHANTOMS,
-            patch_size=PATCH_SIZE,
-            features=FEATURES,
-            mirror_only=True,
-            loader_processes=0,
-            processes=2,
-            kits_cases=40,
-            ct_cases=16,
-        ),
-        "medium": Size(  # nnU-Net's own plan, on the phantoms of small, in the steps that five minutes on a GPU allow
-            train_cases=240,
-            test_cases=24,
-            validation_cases=6,
-            epochs=2,
-            steps=250,
-            phantoms=PHANTOMS,
-            patch_size=None,
-            features=None,
-            mirror_only=True,
-            loader_processes=4,
-            processes=2,
-            kits_cases=40,
-            ct_cases=16,
-        ),
+        "small": SMALL,
+        # nnU-Net's own plan, on the phantoms of small, in the steps that five minutes on a GPU allow
+        "medium": replace(SMALL, train_cases=240, epochs=2, patch_size=None, features=None, loader_processes=4),
         "full": Size(
             train_cases=400,
             test_cases=80,
