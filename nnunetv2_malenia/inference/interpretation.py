@@ -62,8 +62,13 @@ class Interpreter:
         return tuple(readings)
 
     def diseases(self, similarity: np.ndarray) -> tuple[DiseaseMatch, ...]:
-        """The best NUM_DISEASES: g_d / (sum over diseases of g), g as the network's MatchGate gives it."""
-        share = self._log_gate(similarity)[self.num_queries :].softmax(0)
+        """The best NUM_DISEASES of d: `P(d | x) ~ product over aspects a of mean over v in V_da of p_a(v)`, naive Bayes
+        with all diseases as likely and each value that d allows as frequent. p_a: softmax of cosines / T over the
+        values of a that are trained or stated by d; V_da: those among them that can be true together with one that d
+        states, or all of them where d states none. So of two that fit, the disease that allows less comes first; the
+        match g, which asks only whether a lesion contradicts a description, cannot tell them apart.
+        """
+        share = self._log_likelihood(similarity).softmax(0)
         best = share.argsort(descending=True, stable=True)[:NUM_DISEASES].tolist()
         return tuple(
             DiseaseMatch(
@@ -73,6 +78,19 @@ class Interpreter:
             )
             for i in best
         )
+
+    def _log_likelihood(self, similarity: np.ndarray) -> Tensor:
+        """(D,) float64, of each disease; see `diseases`."""
+        is_asked, is_rival = (each[self.num_queries :] for each in (self.is_asked, self.is_rival))
+        is_known = is_asked | torch.tensor([phrase in self.trained for phrase in self.phrases])
+        logits = torch.from_numpy(np.asarray(similarity, np.float64)) / self.gates[0].temperature
+        total = torch.zeros(len(is_asked), dtype=torch.float64)
+        for aspect in ASPECTS:
+            known = is_known & torch.tensor([phrase[0] == aspect for phrase in self.phrases])  # (D, V)
+            allowed = known & ~is_rival  # an aspect that is not stated has no rivals
+            share = _log_sum(logits, allowed) - _log_sum(logits, known)
+            total += torch.where(known.any(1), share - allowed.sum(1).log(), 0.0)
+        return total
 
     def match(self, query: int, similarity: np.ndarray) -> float:
         """log g of a query, <= 0."""
@@ -126,6 +144,11 @@ class Interpreter:
         with torch.no_grad():
             gates = [gate(rows, aspects, self.is_asked[None], self.is_rival[None])[0, :, 0] for gate in self.gates]
         return torch.stack(gates).mean(0)
+
+
+def _log_sum(logits: Tensor, which: Tensor) -> Tensor:
+    """log of the sum of e^logits (V,) over each row of `which` (D, V) bool -> (D,)."""
+    return logits.where(which, -torch.inf).logsumexp(1)
 
 
 def make_interpreter(

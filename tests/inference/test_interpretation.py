@@ -210,10 +210,10 @@ def test_matches_and_diseases_are_those_of_plain_loops(seed, gates):
         "rare tumor": list(asked.attributes.phrases()),
         "Hepatic Tumour": [("surface", "ill-defined")],
     } | known_types(but=("liver tumor",))
-    expected = diseases_loop(by_phrase(similarity), diseases, TRAINED, ASPECTS, numbers, 5)
+    expected = diseases_loop(by_phrase(similarity), diseases, TRAINED, ASPECTS, TEMPERATURE, 5)
     found = interpreter.diseases(similarity)
     assert [each.score for each in found] == pytest.approx([share for _, share in expected], rel=1e-4)
-    shares = dict(diseases_loop(by_phrase(similarity), diseases, TRAINED, ASPECTS, numbers, len(diseases)))
+    shares = dict(diseases_loop(by_phrase(similarity), diseases, TRAINED, ASPECTS, TEMPERATURE, len(diseases)))
     assert [each.score for each in found] == pytest.approx([shares[each.name] for each in found], rel=1e-4)  # ties
     assert {each.name for each in found if each.seen_in_training} <= {"Hepatic Tumour"}
 
@@ -240,6 +240,20 @@ def test_the_disease_that_is_seen_under_the_lesion_comes_first():
     assert "liver tumor" not in [each.name for each in others]
     first, *_ = interpreter.diseases(cosines_where({"liver": 0.9, "hypodense": 0.9}))
     assert (first.name, first.seen_in_training) == ("liver tumor", True)
+
+
+def test_of_two_diseases_that_fit_the_one_that_allows_less_comes_first():
+    """A well-defined lesion, p = 1 / (1 + e^-2) against ill-defined: where both are allowed, the mean of p is 1/2."""
+    broad = query("broad", location="liver", density="hypodense", surface=["well-defined", "ill-defined"])
+    narrow = query("narrow", location="liver", density="hypodense", surface="well-defined")
+    interpreter = interpreter_of(broad, narrow)
+    similarity = cosines_where({"liver": 0.9, "hypodense": 0.9, "well-defined": 0.2})
+    first, second, *_ = interpreter.diseases(similarity)
+    assert (first.name, second.name) == ("narrow", "broad")
+    assert second.score / first.score == pytest.approx((1 + math.exp(-2)) / 2, rel=1e-5)
+    assert interpreter.match(0, similarity) > interpreter.match(1, similarity)  # contradicted by less
+    first, *_ = interpreter.diseases(cosines_where({"liver": 0.9, "hypodense": 0.9, "ill-defined": 0.2}))
+    assert first.name == "broad"
 
 
 def test_a_type_that_no_trained_phrase_speaks_against_is_no_disease_to_choose():

@@ -94,11 +94,20 @@ def log_gate_loop(cosine, asked, trained, aspects, gate):
     return log_g
 
 
-def diseases_loop(cosine, diseases, trained, aspects, gates, most):
-    """(name, share) of the best diseases, best first; diseases: name -> phrases; log g is averaged over gates."""
-    fits = {
-        name: math.exp(sum(log_gate_loop(cosine, asked, trained, aspects, gate) for gate in gates) / len(gates))
-        for name, asked in diseases.items()
-    }
+def diseases_loop(cosine, diseases, trained, aspects, temperature, most):
+    """(name, share) of the best diseases, best first; diseases: name -> phrases."""
+    fits = {}
+    for name, asked in diseases.items():
+        fits[name] = 1.0
+        for aspect in aspects:
+            own = [phrase for phrase in asked if phrase[0] == aspect]
+            known = [phrase for phrase in cosine if phrase[0] == aspect and (phrase in trained or phrase in own)]
+            allowed = [
+                phrase for phrase in known if not own or any(can_coincide(phrase[1], each[1]) for each in own)
+            ]  # fmt: skip
+            if known:
+                among = sum(math.exp(cosine[phrase] / temperature) for phrase in known)
+                probability = sum(math.exp(cosine[phrase] / temperature) / among for phrase in allowed)
+                fits[name] *= probability / len(allowed)
     total = sum(fits.values())
     return sorted(((name, fit / total) for name, fit in fits.items()), key=lambda each: -each[1])[:most]
