@@ -8,13 +8,17 @@ python benchmarks/bench_convert.py FOLDER_OF_MASKS
 python -m benchmarks.partial_labels -o FOLDER
 python -m benchmarks.report_size CT -o FOLDER
 python -m benchmarks.branch_weights --types "kidney cyst" "liver tumor" -o FOLDER
-python benchmarks/write_results.py
+python -m benchmarks.limits FOLDER
+python -m benchmarks.write_results
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+
+from benchmarks.aspects.figures import over_seeds
+from nnunetv2_malenia.attributes.schema import ASPECTS
 
 HERE = Path(__file__).parent
 DEFAULTS = {"minutes": 15, "seed": 0, "train_cases": 120, "test_cases": 16}  # malenia_demo --train's
@@ -238,13 +242,61 @@ def weights_section(results: dict) -> list[str]:
     ]
 
 
+def limits_section(results: dict, aspects: dict) -> list[str]:
+    """What stands in the way of aspects, diseases and silence; `aspects`: what is read under predicted masks."""
+    runs = results["runs"]
+    seeds = [run["seed"] for run in runs]
+    predicted = [run for run in aspects["runs"] if run["row"] == "malenia" and run["seed"] in seeds]
+    groups, ways = ("seen", "unseen"), ("reference masks", "told the masks")
+
+    def row(title: str, of_prediction: list[str], of_reference: list[str], *of_measurement: str) -> str:
+        """The keys that lead to a figure under predicted masks, under reference masks, and from measurements; GROUP
+        stands for the group."""
+        cells = []
+        for group in groups:
+            cells.append(over_seeds(predicted, [key.replace("GROUP", group) for key in of_prediction]))
+            cells += [over_seeds(runs, [way, group, *of_reference]) for way in ways]
+            cells.append(over_seeds(runs, ["measurements", group, *of_measurement]) if of_measurement else "n/a")
+        return f"| {title} | {' | '.join(cells)} |"
+
+    columns = ("predicted masks", "reference masks", "told these", "measurements")
+    silent = [over_seeds(runs, ["silent", way, group]) for way in ("can coincide", "the same") for group in groups]
+    return [
+        "## What stands in the way",
+        "",
+        f"`python -m benchmarks.limits`, size {results['size']}, seeds {', '.join(map(str, seeds))}, MaleniaTrainer, "
+        f"held-out phantoms, commit {results['commit']}; mean ± std over seeds.",
+        "",
+        "Aspects and diseases, read under the masks of a lesion's own query (of the lesions that it found), under "
+        "reference masks (of all), and by a network that is told the reference masks in place of its any-lesion head's "
+        "answer. measurements: a random forest of size, form, intensities, border and contact of the reference masks, "
+        "trained on the training phantoms' lesions: what the pixels show, and no part of the package.",
+        "",
+        f"| aspect | {' | '.join(f'{group}: {title}' for group in groups for title in columns)} |",
+        "|---" * (1 + len(groups) * len(columns)) + "|",
+        *(
+            row(aspect, ["aspects", "GROUP", "aspects", aspect, "accuracy"],
+                ["aspects", "aspects", aspect, "accuracy"], aspect)
+            for aspect in ASPECTS
+        ),
+        row("**mean**", ["aspects", "GROUP", "mean", "accuracy"], ["aspects", "mean", "accuracy"]),
+        row("disease first", ["diseases", "query", "GROUP", "top_1"], ["diseases", "top_1"]),
+        "",
+        "If every lesion and every aspect were read perfectly, queries for absent types would be silent in "
+        f"{silent[0]} (seen) and {silent[1]} (unseen) of the cases, since values may hold together: a lesion of fluid "
+        "density in the kidney fits a kidney tumor described as hypodense. If such values excluded each other, in "
+        f"{silent[2]} and {silent[3]}.",
+        "",
+    ]  # fmt: skip
+
+
 def main() -> None:
     demos = [json.loads(path.read_text()) for path in sorted((HERE / "results").glob("demo_*.json"))]
     lines = [
         "# Results",
         "",
         "Phantoms, where nothing else is said; not clinical data. This page is written by "
-        "`python benchmarks/write_results.py` from `benchmarks/results/`.",
+        "`python -m benchmarks.write_results` from `benchmarks/results/`.",
         "",
         "DSC: mean over the cases that hold the type. The any-lesion network is a plain nnU-Net of the same plan, "
         "optimiser, sampling and number of steps, trained on one label for all seen lesion types; its one mask is "
@@ -261,6 +313,7 @@ def main() -> None:
         *report_section(stored("report_size")),
         *development_section(stored("development")),
         *weights_section(stored("branch_weights")),
+        *limits_section(stored("limits_small"), stored("aspects_small")),
     ]
     (HERE.parent / "docs" / "results.md").write_text("\n".join(lines), encoding="utf-8")
 

@@ -42,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     args = parser.parse_args(argv)
     folder = args.folder.resolve()
     try:
-        size = _size_of(folder)
+        size = size_of(folder)
         seeds = args.seeds or sorted(int(path.name.removeprefix("seed_")) for path in folder.glob("seed_*"))
         experiments = [
             Experiment(ROWS[row], seed, SIZES[size], folder, args.device) for seed in seeds for row in args.rows
         ]
         for experiment in experiments:
-            _check_trained(experiment, size)
+            check_trained(experiment, size)
         for experiment in experiments:
             figures = measure(
                 answer(experiment), held_out_phantoms(experiment), validation_phantoms(experiment), UNSEEN
@@ -65,14 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     return 0
 
 
-def _size_of(folder: Path) -> str:
+def size_of(folder: Path) -> str:
     settings = folder / "settings.json"
     if not settings.is_file():
         raise BenchmarkError(f"{folder} has no settings.json of python -m benchmarks.zero_shot; give its output folder")
     return json.loads(settings.read_text(encoding="utf-8"))["size"]
 
 
-def _check_trained(experiment: Experiment, size: str) -> None:
+def check_trained(experiment: Experiment, size: str) -> None:
     if not (experiment.model / "fold_0" / "checkpoint_final.pth").is_file():
         raise BenchmarkError(
             f"{experiment.model} holds no finished training; run python -m benchmarks.zero_shot {size} "

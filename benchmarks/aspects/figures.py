@@ -149,21 +149,21 @@ def _aspect_table(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     columns = [(group, key) for group in GROUPS for key in ("accuracy", "same", "majority")]
     yield from head(["aspect", *(key if key != "accuracy" else f"{group}: right" for group, key in columns)])
     for aspect in ASPECTS:
-        cells = [_over_seeds(runs, ("aspects", group, "aspects", aspect, key)) for group, key in columns]
+        cells = [over_seeds(runs, ("aspects", group, "aspects", aspect, key)) for group, key in columns]
         yield f"| {aspect} | {' | '.join(cells)} |"
-    yield f"| **mean** | {' | '.join(_over_seeds(runs, ('aspects', group, 'mean', key)) for group, key in columns)} |"
+    yield f"| **mean** | {' | '.join(over_seeds(runs, ('aspects', group, 'mean', key)) for group, key in columns)} |"
 
 
 def _measure_table(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from head(["", *GROUPS])
     for title, keys in MEASURES:
-        cells = [_over_seeds(runs, [key.format(group=group) for key in keys]) for group in GROUPS]
+        cells = [over_seeds(runs, [key.format(group=group) for key in keys]) for group in GROUPS]
         yield f"| {title} | {' | '.join(cells)} |"
     for title, keys in ONCE:
-        yield f"| {title} | {_over_seeds(runs, keys)} | |"
+        yield f"| {title} | {over_seeds(runs, keys)} | |"
 
 
-def _over_seeds(runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
+def over_seeds(runs: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str:
     return cell(Statistic.of(_at(run, keys) for run in runs), 2)
 
 

@@ -173,7 +173,7 @@ def _number(dataset: str) -> str:
     return dataset.removeprefix("Dataset")[:3]
 
 
-def _environment(experiment: Experiment, program: str) -> dict[str, str]:
+def environment(experiment: Experiment, program: str) -> dict[str, str]:
     """nnU-Net's folders, our trainers, and what these read: seed, epochs and steps.
 
     nnU-Net trains without loader processes, but does not plan without: it takes their number for one of threads.
@@ -199,4 +199,4 @@ def _run(experiment: Experiment, *words: object) -> None:
     log = experiment.home / "logs" / f"{experiment.row.name}.log"
     program, *arguments = map(str, words)
     print(f"seed {experiment.seed}, {experiment.row.name}: {Path(program).name} {' '.join(arguments)}", flush=True)
-    run_logged([program, *arguments], env=_environment(experiment, program), log=log)
+    run_logged([program, *arguments], env=environment(experiment, program), log=log)

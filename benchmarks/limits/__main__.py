@@ -1,0 +1,86 @@
+"""Measure what stands in the way of lines that fall short, with the row `malenia` of trained seeds.
+
+    python -m benchmarks.limits FOLDER
+
+FOLDER: output of `python -m benchmarks.zero_shot`. Figures go to benchmarks/results/limits_SIZE.json, and from there to
+docs/results.md by `python -m benchmarks.write_results`. Nothing is trained but a random forest of measurements.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.aspects.__main__ import RESULTS, check_trained, size_of
+from benchmarks.aspects.answers import held_out_phantoms
+from benchmarks.aspects.measures import aspect_accuracy, disease_accuracy, groups
+from benchmarks.commands import BenchmarkError, revision
+from benchmarks.limits.descriptions import can_coincide, is_the_same, silent_share
+from benchmarks.limits.measurements import forest_accuracy, measure_folder
+from benchmarks.limits.reference_masks import read_references
+from benchmarks.zero_shot.experiment import Experiment, environment
+from benchmarks.zero_shot.rows import PHANTOM, ROWS, SIZES
+from nnunetv2_malenia.attributes.tables import read_table
+from nnunetv2_malenia.cli.messages import fail, one_line_errors
+from nnunetv2_malenia.cli.numeric import count_from_zero
+from nnunetv2_malenia.evaluation.predictions import read_labels
+from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
+
+
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> int | None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.limits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--seeds", nargs="+", type=count_from_zero, default=[0, 1, 2], help="default: 0 1 2")
+    args = parser.parse_args(argv)
+    folder = args.folder.resolve()
+    try:
+        size = size_of(folder)
+        experiments = [Experiment(ROWS["malenia"], seed, SIZES[size], folder, "cpu") for seed in args.seeds]
+        for experiment in experiments:
+            check_trained(experiment, size)
+        runs = [{"seed": experiment.seed, **_limits(experiment)} for experiment in experiments]
+    except BenchmarkError as error:
+        return fail(str(error))
+    result = RESULTS / f"limits_{size}.json"
+    write_json(result, {"data": "phantoms; not clinical", "size": size, "commit": revision(), "runs": runs})
+    print(f"written: {result}")
+    return 0
+
+
+def _limits(experiment: Experiment) -> dict[str, Any]:
+    os.environ.update(environment(experiment, "malenia_predict_zeroshot"))  # where nnU-Net finds the trainer
+    test = held_out_phantoms(experiment)
+    raw = experiment.raw / PHANTOM
+    table, labels = read_table(raw / "attributes.json"), read_labels(raw / "dataset.json")
+    trained_on = measure_folder(
+        raw / "imagesTr", raw / "labelsTr", {name: labels[name][0] for name in table.lesions}, table
+    )
+    tested = measure_folder(test.images, test.references, test.values, test.table)
+    figures: dict[str, Any] = {
+        "silent": {
+            name: {
+                group: silent_share(test.table, types, fits)
+                for group, types in (("seen", SEEN), ("unseen", UNSEEN))
+            }
+            for name, fits in (("can coincide", can_coincide), ("the same", is_the_same))
+        },
+        "measurements": forest_accuracy(trained_on, tested, UNSEEN),
+    }  # fmt: skip
+    for name, told in (("reference masks", False), ("told the masks", True)):
+        lesions = groups(read_references(experiment, test, told=told), UNSEEN)
+        figures[name] = {
+            group: {"aspects": aspect_accuracy(each), "diseases": disease_accuracy(each, tuple(test.values))}
+            for group, each in lesions.items()
+        }
+    return figures
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

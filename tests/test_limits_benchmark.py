@@ -1,0 +1,83 @@
+"""What stands in the way: descriptions by hand, measurements of bodies of known form, a network that is told masks."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_net import PATCH_SIZE, tiny_net
+
+from benchmarks.limits.descriptions import can_coincide, is_the_same, silent_share
+from benchmarks.limits.measurements import forest_accuracy, measure_lesion
+from benchmarks.limits.reference_masks import CERTAIN, ToldNet
+from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable
+
+TABLE = AttributeTable.model_validate({
+    "lesions": {
+        "kidney tumor": {"location": "kidney", "density": "hypodense"},
+        "kidney cyst": {"location": "kidney", "density": "fluid density"},
+        "liver tumor": {"location": "liver", "density": "hypodense"},
+    },
+    "cases": {
+        "a": {"lesions": {"kidney cyst": {"location": "kidney", "density": "fluid density"}}},
+        "b": {"lesions": {"liver tumor": {"location": "liver", "density": "hypodense"}}},
+    },
+})  # fmt: skip
+
+
+def test_a_query_is_silent_where_no_lesion_of_another_type_fits_it():
+    """a: the cyst fits the kidney tumor if hypodense and fluid can hold together. b: nothing is in a kidney."""
+    assert silent_share(TABLE, ["kidney tumor"], can_coincide) == 1 / 2
+    assert silent_share(TABLE, ["kidney tumor"], is_the_same) == 1
+    assert silent_share(TABLE, ["kidney tumor", "liver tumor"], can_coincide) == 2 / 3  # absent: a, b and a
+
+
+def body(distance):
+    """Voxels (24, 24, 24) in which a distance of the middle is at most 6."""
+    return distance(*(np.indices((24, 24, 24)) - 12)) <= 6
+
+
+def test_measurements_tell_a_ball_from_a_rod_and_inside_from_outside():
+    ball = body(lambda x, y, z: np.sqrt(x**2 + y**2 + z**2))
+    rod = body(lambda x, y, z: np.maximum(np.abs(x), 3 * np.maximum(np.abs(y), np.abs(z))))
+    labels = np.full(ball.shape, 5)
+    of_ball, of_rod = (measure_lesion(np.where(each, 80.0, 20.0), labels, each) for each in (ball, rod))
+    assert of_ball[0] == ball.sum()
+    assert of_ball[1] == pytest.approx(1, abs=0.08)  # sphericity
+    assert of_ball[2:4] == pytest.approx([1, 1], abs=0.01)  # principal axes
+    assert of_rod[1] < of_ball[1] - 0.05
+    assert of_rod[2] < 0.2
+    assert of_ball[6:9].tolist() == [80, 0, 0]  # middle, its spread, spread inside
+    assert 60 in of_ball  # contrast
+    assert np.isfinite(of_ball).all()
+    assert np.isfinite(of_rod).all()
+
+
+def test_a_forest_reads_unseen_types_by_what_it_measured_of_seen_ones():
+    rng = np.random.default_rng(0)
+
+    def lesions(name):
+        for value, level in (("homogeneous", 0.0), ("heterogeneous", 5.0)):
+            for _ in range(20):
+                drawn = AspectValues(shape="irregular", density="hypodense", density_variation=value,
+                                     surface="well-defined", specific_features="necrosis",
+                                     relationship="invasion of surrounding organs")  # fmt: skip
+                yield name, drawn, np.array([level, 0.0]) + rng.normal(0, 0.1, 2)
+
+    train = list(lesions("liver tumor"))
+    test = [*lesions("liver tumor"), *lesions("kidney tumor")]
+    accuracy = forest_accuracy(train, test, ["kidney tumor"])
+    assert accuracy["unseen"]["density_variation"] == accuracy["seen"]["density_variation"] == 1
+    swapped = [(name, drawn, np.array([5.0, 0.0]) - x) for name, drawn, x in test]
+    assert forest_accuracy(train, swapped, ["kidney tumor"])["unseen"]["density_variation"] == 0
+
+
+@torch.inference_mode()
+def test_a_network_that_is_told_the_masks_measures_evidence_in_them():
+    net = tiny_net()
+    image, told = torch.randn(1, 1, *PATCH_SIZE), torch.zeros(1, 1, *PATCH_SIZE)
+    told[..., 2:6, 4:12, 4:16] = 1
+    nothing = torch.zeros(1, 1, net.phrase_vectors.shape[0], dtype=torch.bool)
+    queries = net.trained_queries(nothing, nothing)
+    own = net(image, queries)
+    answer = ToldNet(net)(torch.cat([image, told], dim=1), queries)
+    assert torch.equal(answer.any_lesion, (2 * told[:, 0] - 1) * CERTAIN)
+    assert not torch.allclose(answer.dense_similarity, own.dense_similarity, atol=1e-3)
