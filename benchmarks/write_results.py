@@ -270,7 +270,10 @@ def limits_section(results: dict, aspects: dict) -> list[str]:
         "Aspects and diseases, read under the masks of a lesion's own query (of the lesions that it found), under "
         "reference masks (of all), and by a network that is told the reference masks in place of its any-lesion head's "
         "answer. measurements: a random forest of size, form, intensities, border and contact of the reference masks, "
-        "trained on the training phantoms' lesions: what the pixels show, and no part of the package.",
+        "trained on the training phantoms' lesions: what reference masks, labels and intensities show, and no part of "
+        "the package. "
+        "Only density, its variation and surface are read from the any-lesion answer, so only these can change when it "
+        "is told.",
         "",
         f"| aspect | {' | '.join(f'{group}: {title}' for group in groups for title in columns)} |",
         "|---" * (1 + len(groups) * len(columns)) + "|",

@@ -63,7 +63,7 @@ class DiseaseMatch(_Record):
     """How well a lesion's aspects fit a lesion type, among all that are known."""
 
     name: str
-    score: float = Field(description="Share of the match over all types, in [0, 1]. Not calibrated.")
+    score: float = Field(description="Probability among all types, by its aspects, in [0, 1]. Not calibrated.")
     seen_in_training: bool
 
 
