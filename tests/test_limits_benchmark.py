@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from tiny_net import PATCH_SIZE, tiny_net
+from tiny_net import PATCH_SIZE, PHRASE_ASPECT, tiny_net
 
 from benchmarks.limits.descriptions import can_coincide, is_the_same, silent_share
 from benchmarks.limits.measurements import forest_accuracy, measure_lesion
 from benchmarks.limits.reference_masks import CERTAIN, ToldNet
-from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable
+from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable
 
 TABLE = AttributeTable.model_validate({
     "lesions": {
@@ -51,6 +51,15 @@ def test_measurements_tell_a_ball_from_a_rod_and_inside_from_outside():
     assert np.isfinite(of_rod).all()
 
 
+@pytest.mark.parametrize("normal", [(1, 0, 0), (1, 1, 0), (1, 1, 1)])
+def test_flat_lesions_are_measured_too(normal):
+    """A plane, along the axes or oblique, at the border of a noisy image."""
+    places = np.indices((16, 16, 16))
+    plane = np.einsum("i,i...->...", normal, places) == 6
+    image = np.random.default_rng(0).normal(0, 10, plane.shape)
+    assert np.isfinite(measure_lesion(image, np.ones(plane.shape, int), plane)).all()
+
+
 def test_a_forest_reads_unseen_types_by_what_it_measured_of_seen_ones():
     rng = np.random.default_rng(0)
 
@@ -80,4 +89,7 @@ def test_a_network_that_is_told_the_masks_measures_evidence_in_them():
     own = net(image, queries)
     answer = ToldNet(net)(torch.cat([image, told], dim=1), queries)
     assert torch.equal(answer.any_lesion, (2 * told[:, 0] - 1) * CERTAIN)
-    assert not torch.allclose(answer.dense_similarity, own.dense_similarity, atol=1e-3)
+    moved = (answer.dense_similarity - own.dense_similarity).abs().amax((0, 1)) > 1e-3
+    assert moved.tolist() == [
+        ASPECTS[aspect] in ("density", "density_variation", "surface") for aspect in PHRASE_ASPECT
+    ]

@@ -9,14 +9,13 @@ benchmarks/results/aspects_SIZE.json, and from there to docs/benchmarks.md by `p
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.aspects.answers import answer, held_out_phantoms, validation_phantoms
 from benchmarks.aspects.figures import collect, measure, section
 from benchmarks.commands import BenchmarkError
-from benchmarks.zero_shot.experiment import Experiment
+from benchmarks.zero_shot.experiment import Experiment, check_trained, size_of
 from benchmarks.zero_shot.rows import ONE_HOT, ROWS, SIZES
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
 from nnunetv2_malenia.cli.numeric import count_from_zero
@@ -63,21 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     print("\n".join(section(content)))
     print(f"written: {result}")
     return 0
-
-
-def size_of(folder: Path) -> str:
-    settings = folder / "settings.json"
-    if not settings.is_file():
-        raise BenchmarkError(f"{folder} has no settings.json of python -m benchmarks.zero_shot; give its output folder")
-    return json.loads(settings.read_text(encoding="utf-8"))["size"]
-
-
-def check_trained(experiment: Experiment, size: str) -> None:
-    if not (experiment.model / "fold_0" / "checkpoint_final.pth").is_file():
-        raise BenchmarkError(
-            f"{experiment.model} holds no finished training; run python -m benchmarks.zero_shot {size} "
-            f"--rows {experiment.row.name} --seeds {experiment.seed} -o {experiment.folder}"
-        )
 
 
 if __name__ == "__main__":

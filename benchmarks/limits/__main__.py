@@ -14,14 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.aspects.__main__ import RESULTS, check_trained, size_of
 from benchmarks.aspects.answers import held_out_phantoms
 from benchmarks.aspects.measures import aspect_accuracy, disease_accuracy, groups
 from benchmarks.commands import BenchmarkError, revision
 from benchmarks.limits.descriptions import can_coincide, is_the_same, silent_share
 from benchmarks.limits.measurements import forest_accuracy, measure_folder
 from benchmarks.limits.reference_masks import read_references
-from benchmarks.zero_shot.experiment import Experiment, environment
+from benchmarks.zero_shot.experiment import Experiment, check_trained, environment, size_of
 from benchmarks.zero_shot.rows import PHANTOM, ROWS, SIZES
 from nnunetv2_malenia.attributes.tables import read_table
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
@@ -29,6 +28,8 @@ from nnunetv2_malenia.cli.numeric import count_from_zero
 from nnunetv2_malenia.evaluation.predictions import read_labels
 from nnunetv2_malenia.inference.whole_files import write_json
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 @one_line_errors

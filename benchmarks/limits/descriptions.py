@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from benchmarks.aspects.measures import share
 from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable, LesionEntry
 from nnunetv2_malenia.attributes.vocabulary import vocabulary
 
@@ -29,12 +30,11 @@ def fits_query(entry: LesionEntry, drawn: AspectValues, fits: Fits) -> bool:
     )
 
 
-def silent_share(table: AttributeTable, types: Sequence[str], fits: Fits) -> float:
+def silent_share(table: AttributeTable, types: Sequence[str], fits: Fits) -> float | None:
     """Share of the cases without a type, over types, in which no lesion of another type fits the type's query."""
-    pairs = [
+    return share(
         not any(fits_query(table.lesions[name], drawn, fits) for drawn in case.lesions.values())
         for case in table.cases.values()
         for name in types
         if name not in case.lesions
-    ]
-    return sum(pairs) / len(pairs)
+    )

@@ -1,4 +1,4 @@
-"""What hand-made measurements of reference masks tell of the aspects: whether it is in the pixels at all."""
+"""What hand-made measurements of reference masks tell of the aspects, with organ labels and intensities."""
 
 from __future__ import annotations
 
@@ -56,8 +56,7 @@ def _form(lesion: np.ndarray, places: np.ndarray) -> list[float]:
     vertices, faces, _, _ = marching_cubes(ndimage.gaussian_filter(np.pad(lesion, 2).astype(float), 0.7), None)
     sphericity = np.pi ** (1 / 3) * (6 * number) ** (2 / 3) / mesh_surface_area(vertices, faces)
     spread = np.linalg.eigvalsh(np.cov(places.T) + np.eye(3) / 12)[::-1]  # of a voxel, 1 / 12
-    flat = np.ptp(places, axis=0).min() == 0
-    solidity = 1.0 if flat else regionprops(lesion.astype(np.uint8))[0].solidity
+    solidity = min(regionprops(lesion.astype(np.uint8))[0].solidity, 1.0)  # infinite if flat, whose hull is empty
     radius = ndimage.distance_transform_edt(np.pad(lesion, 1)).max()
     return [number, sphericity, spread[1] / spread[0], spread[2] / spread[0], solidity, radius / number ** (1 / 3)]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import revision, run_logged
+from benchmarks.commands import BenchmarkError, revision, run_logged
 from benchmarks.zero_shot.beds import PHANTOMS, Bed, write_bed
 from benchmarks.zero_shot.datasets import CODES, write_dataset
 from benchmarks.zero_shot.rows import ANY_LESION, ONE_HOT, PHANTOM, Row, Size
@@ -96,6 +97,23 @@ def run_experiment(experiment: Experiment) -> None:
         about = {"row": experiment.row.name, "seed": experiment.seed, "bed": bed.name, "revision": revision()}
         experiment.scores(bed).parent.mkdir(parents=True, exist_ok=True)
         write_json(experiment.scores(bed), about | score_bed(experiment, bed))
+
+
+def size_of(folder: Path) -> str:
+    """The size that an output folder is of. Raises BenchmarkError for another folder."""
+    settings = folder / "settings.json"
+    if not settings.is_file():
+        raise BenchmarkError(f"{folder} has no settings.json of python -m benchmarks.zero_shot; give its output folder")
+    return json.loads(settings.read_text(encoding="utf-8"))["size"]
+
+
+def check_trained(experiment: Experiment, size: str) -> None:
+    """Raises BenchmarkError for a row that is not trained."""
+    if not (experiment.model / "fold_0" / "checkpoint_final.pth").is_file():
+        raise BenchmarkError(
+            f"{experiment.model} holds no finished training; run python -m benchmarks.zero_shot {size} "
+            f"--rows {experiment.row.name} --seeds {experiment.seed} -o {experiment.folder}"
+        )
 
 
 def _preprocess(experiment: Experiment) -> None:
