@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from nnunetv2_malenia.network.config import EVIDENCE_ASPECTS, NUM_ASPECTS
+from nnunetv2_malenia.network.config import NUM_ASPECTS
 
 
 class AspectEmbeddings(nn.Module):
     """Learned features and evidence to one embedding per aspect, each aspect from its own source."""
 
-    def __init__(self, features: nn.Sequential, width: int, evidence_dims: Sequence[int], embedding_dim: int) -> None:
-        """features: layers that end in `width` channels. evidence_dims: channels of the evidence for each group of
-        EVIDENCE_ASPECTS; () reads every aspect from the features."""
+    def __init__(
+        self, features: nn.Sequential, width: int, evidence_dims: Mapping[tuple[int, ...], int], embedding_dim: int
+    ) -> None:
+        """features: layers that end in `width` channels. evidence_dims: groups of aspects that are read from evidence,
+        and the channels of it for each group; {} reads every aspect from the features."""
         super().__init__()
-        self.embedding_dim, self.evidence_dims = embedding_dim, list(evidence_dims)
-        groups = EVIDENCE_ASPECTS[: len(self.evidence_dims)]
-        of_evidence = [aspect for group in groups for aspect in group]
+        self.embedding_dim, self.evidence_dims = embedding_dim, list(evidence_dims.values())
+        of_evidence = [aspect for group in evidence_dims for aspect in group]
         order = [*(aspect for aspect in range(NUM_ASPECTS) if aspect not in of_evidence), *of_evidence]
         self.place = [order.index(aspect) for aspect in range(NUM_ASPECTS)]
         self.layers = nn.Sequential(*features, nn.Linear(width, (NUM_ASPECTS - len(of_evidence)) * embedding_dim))
@@ -34,7 +35,7 @@ class AspectEmbeddings(nn.Module):
                 nn.GELU(),
                 nn.Linear(width, len(group) * embedding_dim),
             )
-            for channels, group in zip(self.evidence_dims, groups, strict=True)
+            for group, channels in evidence_dims.items()
         )
 
     def forward(self, features: Tensor, evidence: Tensor | None) -> Tensor:
@@ -54,7 +55,7 @@ class TokenAspectHeads(nn.Module):
     The token alone, as published, learns aspects slowly: its attention has to find the lesion first.
     """
 
-    def __init__(self, token_dim: int, evidence_dims: Sequence[int], embedding_dim: int) -> None:
+    def __init__(self, token_dim: int, evidence_dims: Mapping[tuple[int, ...], int], embedding_dim: int) -> None:
         super().__init__()
         features = nn.Sequential(nn.LayerNorm(3 * token_dim), nn.Linear(3 * token_dim, 2 * token_dim), nn.GELU())
         self.embeddings = AspectEmbeddings(features, 2 * token_dim, evidence_dims, embedding_dim)
@@ -99,7 +100,9 @@ class DenseAspectHeads(nn.Module):
     attributes is a conjunction of known answers.
     """
 
-    def __init__(self, channels: int, width: int, evidence_dims: Sequence[int], embedding_dim: int) -> None:
+    def __init__(
+        self, channels: int, width: int, evidence_dims: Mapping[tuple[int, ...], int], embedding_dim: int
+    ) -> None:
         super().__init__()
         features = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width), nn.GELU())
         self.embeddings = AspectEmbeddings(features, width, evidence_dims, embedding_dim)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 NUM_ASPECTS = 8
 # what intensities define: near the lesion density, density variation and surface; of the whole patch enhancement
 EVIDENCE_ASPECTS = ((2, 3, 5), (4,))
+SPECIFIC_FEATURES = 7
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class MaleniaConfig:
     temperature: softmax divisor of MP-NCE, and of the odds that the match reads.
     evidence: read EVIDENCE_ASPECTS from intensities, not from learned features, which let an organ stand for the
     attributes that its lesions had in training.
+    extremes: the evidence near the lesion holds its extremes too, and specific features are read from it.
     """
 
     num_tokens: int = 16
@@ -34,6 +36,7 @@ class MaleniaConfig:
     text_weight: float = 0.8
     temperature: float = 0.1
     evidence: bool = True
+    extremes: bool = False
 
     def __post_init__(self) -> None:
         if self.token_dim % 6 or self.token_dim % self.num_heads:
@@ -42,6 +45,16 @@ class MaleniaConfig:
             raise ValueError(f"num_scales {self.num_scales} must be at least 1")
         if not 0 <= self.text_weight <= 1:
             raise ValueError(f"text_weight {self.text_weight} must lie in [0, 1]")
+        if self.extremes and not self.evidence:
+            raise ValueError("extremes are a part of evidence; switch both on, or extremes off")
+
+    @property
+    def evidence_aspects(self) -> tuple[tuple[int, ...], ...]:
+        """The aspects that are read from evidence: near the lesion, and of the whole patch."""
+        near, patch = EVIDENCE_ASPECTS
+        if not self.evidence:
+            return ()
+        return ((*near, SPECIFIC_FEATURES), patch) if self.extremes else EVIDENCE_ASPECTS
 
     @classmethod
     def from_dict(cls, values: dict) -> MaleniaConfig:

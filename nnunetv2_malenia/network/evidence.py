@@ -6,29 +6,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nnunetv2_malenia.network.config import MaleniaConfig
 from nnunetv2_malenia.network.mask_decoder import blocks
 
 # windows in voxels of the level: of everything there, of what may be lesion, of what may be none
-_WINDOWS = ((1, 3), (1, 3, 5), (3, 5, 7))
+_LESION_WINDOWS = (1, 3, 5)
+_WINDOWS = ((1, 3), _LESION_WINDOWS, (3, 5, 7))
 _LEVELS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)  # of an image normalised to unit variance
 _LEAST_WEIGHT = 1e-3  # of a window without lesion, or without anything else: its plain statistics
 _LEAST_VARIANCE = 1e-3  # of an image normalised to unit variance
 
 
-def evidence_dims(num_channels: int) -> tuple[int, int]:
-    """Channels of `intensity_evidence` for each group of EVIDENCE_ASPECTS."""
-    return num_channels * 2 * sum(map(len, _WINDOWS)), num_channels * len(_LEVELS)
+def evidence_dims(config: MaleniaConfig, num_channels: int) -> dict[tuple[int, ...], int]:
+    """Channels of `intensity_evidence` for each group of `config.evidence_aspects`."""
+    near = 2 * sum(map(len, _WINDOWS)) + config.extremes * 2 * len(_LESION_WINDOWS)
+    channels = (num_channels * near, num_channels * len(_LEVELS))
+    return dict(zip(config.evidence_aspects, channels, strict=False))  # none without evidence
 
 
 @torch.no_grad()
-def intensity_evidence(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> Tensor:
-    """Evidence for each group of EVIDENCE_ASPECTS at every voxel of a level.
+def intensity_evidence(config: MaleniaConfig, image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> Tensor:
+    """Evidence for each group of `config.evidence_aspects` at every voxel of a level.
 
     image (B, C, Z, Y, X), normalised; any_lesion (B, Z, Y, X): log-odds of a lesion
-    -> (B, sum of evidence_dims(C), *shape_zyx) float32.
+    -> (B, sum of evidence_dims, *shape_zyx) float32.
     """
-    local = local_statistics(image, any_lesion, shape_zyx)
-    return torch.cat([local, intensity_distribution(image)[..., None, None, None].expand(-1, -1, *shape_zyx)], dim=1)
+    near = [local_statistics(image, any_lesion, shape_zyx)]
+    if config.extremes:
+        near.append(local_extremes(image, any_lesion, shape_zyx))
+    return torch.cat([*near, intensity_distribution(image)[..., None, None, None].expand(-1, -1, *shape_zyx)], dim=1)
 
 
 def intensity_distribution(image: Tensor) -> Tensor:
@@ -57,6 +63,26 @@ def local_statistics(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -
                 variance = (second / total - mean.square()).clamp(min=0)
                 statistics += [mean, (variance + _LEAST_VARIANCE).log() / 2]
         return torch.cat(statistics, dim=1)
+
+
+def local_extremes(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> Tensor:
+    """The largest and the smallest of p (x - m) in windows around every voxel of a level -> (B, 2 C W, *shape_zyx).
+
+    p: probability of a lesion; m: the image's mean in the largest window around the level's voxel, weighted by p. What
+    is small and unlike the rest of a lesion, calcification or septa, hardly shows in its mean and spread.
+    """
+    with torch.autocast(image.device.type, enabled=False):
+        image = image.float()
+        lesion = any_lesion.float().sigmoid()[:, None]
+        weight = lesion + _LEAST_WEIGHT
+        sums = _window_sums(_block_sums(weight, image, shape_zyx), max(_LESION_WINDOWS))
+        total, first, _ = sums.split([1, image.shape[1], image.shape[1]], dim=1)
+        deviation = lesion * (image - F.interpolate(first / total, size=image.shape[2:], mode="nearest"))
+        extremes = []
+        for sign in (1, -1):
+            peak = F.max_pool3d(sign * deviation, blocks(image.shape[2:], shape_zyx))
+            extremes += [sign * F.max_pool3d(peak, each, stride=1, padding=each // 2) for each in _LESION_WINDOWS]
+        return torch.cat(extremes, dim=1)
 
 
 def _block_sums(weight: Tensor, image: Tensor, shape_zyx: torch.Size) -> Tensor:

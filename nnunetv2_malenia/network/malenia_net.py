@@ -116,7 +116,7 @@ class MaleniaNet(nn.Module):
         dim, fine, full = config.token_dim, channels[self.levels[-1]], channels[-1]
         self.lesion_head = nn.Conv3d(full, 1, 1)
         self.coarse_lesion_head = nn.Conv3d(fine, 1, 1, bias=False)
-        of_evidence = evidence_dims(num_input_channels) if config.evidence else ()
+        of_evidence = evidence_dims(config, num_input_channels)
         self.mask_decoder = MaskDecoder([channels[level] for level in self.levels], of_evidence, config)
         self.phrase_projection = PhraseProjection(text_dim, config.embedding_dim)
         self.dense_aspects = DenseAspectHeads(fine + full, dim, of_evidence, config.embedding_dim)
@@ -164,7 +164,7 @@ class MaleniaNet(nn.Module):
         fine, full = features[self.levels[-1]], features[-1]
         coarse = F.interpolate(self.coarse_lesion_head(fine), size=full.shape[2:], mode="trilinear")
         any_lesion = (self.lesion_head(full) + coarse)[:, 0]
-        evidence = intensity_evidence(x, any_lesion, fine.shape[2:]) if self.config.evidence else None
+        evidence = intensity_evidence(self.config, x, any_lesion, fine.shape[2:]) if self.config.evidence else None
         tokens, scales = self.mask_decoder([features[level] for level in self.levels], any_lesion.detach(), evidence)
         phrases = self.phrase_projection(queries.phrase_vectors, queries.phrase_aspect)
         averaged = F.avg_pool3d(full, blocks(full.shape[2:], fine.shape[2:]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -89,7 +89,9 @@ class MaskDecoderBlock(nn.Module):
 class MaskDecoder(nn.Module):
     """N tokens read the decoder levels coarse to fine; after each, they give masks, a lesion score and aspects."""
 
-    def __init__(self, feature_channels: list[int], evidence_dims: Sequence[int], config: MaleniaConfig) -> None:
+    def __init__(
+        self, feature_channels: list[int], evidence_dims: Mapping[tuple[int, ...], int], config: MaleniaConfig
+    ) -> None:
         super().__init__()
         dim = config.token_dim
         self.tokens = nn.Parameter(torch.randn(config.num_tokens, dim))

@@ -191,6 +191,12 @@ class MaleniaTrainerNoEvidence(MaleniaTrainer):
     config = replace(MaleniaTrainer.config, evidence=False)
 
 
+class MaleniaTrainerExtremes(MaleniaTrainer):
+    """Specific features are read from evidence, to which a lesion's extremes are added."""
+
+    config = replace(MaleniaTrainer.config, extremes=True)
+
+
 class MaleniaTrainerMaskBranch(MaleniaTrainer):
     """Ablation: queries are answered by the mask branch alone."""
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from references.evidence_loops import LEAST_WEIGHT, statistics_loop
+from references.evidence_loops import LEAST_WEIGHT, deviations_loop, statistics_loop, window_voxels
 from tiny_net import CONFIG, image, tiny_net
 
 from nnunetv2_malenia.network.aspect_heads import AspectEmbeddings
@@ -12,12 +12,14 @@ from nnunetv2_malenia.network.evidence import (
     evidence_dims,
     intensity_distribution,
     intensity_evidence,
+    local_extremes,
     local_statistics,
 )
 
 close = torch.testing.assert_close
 LEARNED = [0, 1, 6, 7]  # location, shape, relationship, specific features
 WINDOWS = [(1, 3), (1, 3, 5), (3, 5, 7)]
+EXTREMES = replace(CONFIG, extremes=True)
 
 
 def randn(*shape, seed=0):
@@ -30,7 +32,7 @@ def test_evidence_agrees_with_plain_loops(stride):
     shape = tuple(n * s for n, s in zip(level, stride, strict=True))
     x, any_lesion = randn(1, 2, *shape), randn(1, *shape, seed=1)
     found = local_statistics(x, any_lesion, torch.Size(level))
-    assert found.shape == (1, evidence_dims(2)[0], *level)
+    assert found.shape == (1, evidence_dims(CONFIG, 2)[EVIDENCE_ASPECTS[0]], *level)
     p = any_lesion[0].sigmoid()
     weights = (torch.ones_like(p), p + LEAST_WEIGHT, 1 - p + LEAST_WEIGHT)
     row = 0
@@ -43,6 +45,33 @@ def test_evidence_agrees_with_plain_loops(stride):
                     assert found[0, row + 2 + channel][centre].item() == pytest.approx(spread, abs=1e-3)
             row += 4
     assert row == found.shape[1]
+
+
+@pytest.mark.parametrize("stride", [(2, 2, 2), (1, 2, 2)])
+def test_extremes_agree_with_plain_loops(stride):
+    level = (4, 3, 5)
+    shape = tuple(n * s for n, s in zip(level, stride, strict=True))
+    x, any_lesion = randn(1, 2, *shape), randn(1, *shape, seed=1)
+    found = local_extremes(x, any_lesion, torch.Size(level))[0].unflatten(0, (2, 3, 2))  # sign, window, channel
+    p = any_lesion[0].sigmoid()
+    for channel in range(2):
+        deviations = deviations_loop(x[0, channel], p, 5, stride, level)
+        for (place, window), centre in itertools.product(enumerate((1, 3, 5)), itertools.product(*map(range, level))):
+            inside = [deviations[v] for v in window_voxels(centre, window, stride, level)]
+            largest, smallest = found[(slice(None), place, channel, *centre)].tolist()
+            assert largest == pytest.approx(max(inside), abs=1e-4)
+            assert smallest == pytest.approx(min(inside), abs=1e-4)
+
+
+def test_a_speck_in_a_lesion_shows_in_its_extremes_and_one_beside_it_does_not():
+    """A lesion of 0 and 64 voxels: one voxel of 64 in it lifts the mean to 1, so that it lies 63 above."""
+    lesion = torch.zeros(1, 8, 8, 8)
+    lesion[:, 2:6, 2:6, 2:6] = 1
+    for speck, above in (((3, 3, 3), 63), ((1, 3, 3), 0)):
+        x = torch.zeros(1, 1, 8, 8, 8)
+        x[0, 0][speck] = 64
+        largest = local_extremes(x, 60 * lesion - 30, torch.Size((4, 4, 4)))[0, 2, 1, 1, 1]  # window of five
+        assert largest.item() == pytest.approx(above, abs=0.5)
 
 
 def test_inside_and_outside_are_told_apart_whatever_lies_around():
@@ -59,12 +88,12 @@ def test_inside_and_outside_are_told_apart_whatever_lies_around():
 def test_evidence_is_finite_in_an_even_image_and_where_everything_is_lesion():
     x, sure = torch.full((1, 1, 4, 4, 4), 5.0), torch.full((1, 4, 4, 4), 200.0)
     for any_lesion in (sure, -sure):
-        assert intensity_evidence(x, any_lesion, torch.Size((2, 2, 2))).isfinite().all()
+        assert intensity_evidence(EXTREMES, x, any_lesion, torch.Size((2, 2, 2))).isfinite().all()
 
 
 def test_no_gradient_goes_back_into_the_evidence_for_a_lesion():
     any_lesion = randn(1, 4, 4, 4).requires_grad_()
-    assert not intensity_evidence(randn(1, 1, 4, 4, 4), any_lesion, torch.Size((2, 2, 2))).requires_grad
+    assert not intensity_evidence(EXTREMES, randn(1, 1, 4, 4, 4), any_lesion, torch.Size((2, 2, 2))).requires_grad
 
 
 def test_the_distribution_is_the_share_of_voxels_above_each_level():
@@ -75,7 +104,8 @@ def test_the_distribution_is_the_share_of_voxels_above_each_level():
 
 def test_each_aspect_has_its_own_source():
     sources = [randn(1, 3, channels, seed=channels) for channels in (6, 4, 2)]
-    heads = AspectEmbeddings(torch.nn.Sequential(torch.nn.Linear(6, 8)), 8, (4, 2), 5)
+    evidence_dims = dict(zip(EVIDENCE_ASPECTS, (4, 2), strict=True))
+    heads = AspectEmbeddings(torch.nn.Sequential(torch.nn.Linear(6, 8)), 8, evidence_dims, 5)
 
     def read(changed=None):
         features, near, far = (source + (i == changed) for i, source in enumerate(sources))
@@ -89,8 +119,9 @@ def test_each_aspect_has_its_own_source():
             assert torch.equal(before[:, :, aspect], after[:, :, aspect]) is (aspect not in own)
 
 
-def test_evidence_is_read_from_the_image_and_from_no_learned_feature():
-    net, x = tiny_net(), image()
+@pytest.mark.parametrize(("config", "learned"), [(CONFIG, LEARNED), (EXTREMES, LEARNED[:-1])])
+def test_evidence_is_read_from_the_image_and_from_no_learned_feature(config, learned):
+    net, x = tiny_net(config), image()
     for head in (net.lesion_head, net.coarse_lesion_head):  # so that features do not change the windows' weights
         torch.nn.init.zeros_(head.weight)
     seen = []
@@ -102,7 +133,12 @@ def test_evidence_is_read_from_the_image_and_from_no_learned_feature():
         net(x)
     before, after = seen
     for aspect in range(NUM_ASPECTS):
-        assert torch.equal(before[:, :, aspect], after[:, :, aspect]) is (aspect not in LEARNED)
+        assert torch.equal(before[:, :, aspect], after[:, :, aspect]) is (aspect not in learned)
+
+
+def test_extremes_need_evidence():
+    with pytest.raises(ValueError, match="extremes are a part of evidence"):
+        replace(EXTREMES, evidence=False)
 
 
 def test_without_evidence_every_aspect_is_read_from_learned_features():

@@ -33,7 +33,7 @@ def randn(*shape, seed=0):
 
 def decoder_and_levels(batch_size=2):
     features = [randn(batch_size, channels, *shape, seed=i) for i, (channels, shape) in enumerate(LEVELS)]
-    return shaken(MaskDecoder([channels for channels, _ in LEVELS], (), CONFIG)), features
+    return shaken(MaskDecoder([channels for channels, _ in LEVELS], {}, CONFIG)), features
 
 
 # ---------------------------------------------------------------- position

@@ -18,6 +18,18 @@ def window_voxels(centre, window, stride, level_shape):
     return list(itertools.product(*ranges))
 
 
+def deviations_loop(image, p, widest, stride, level_shape):
+    """Fine voxel -> p (x - m) of one channel, m the lesion's mean around the level's voxel that holds it."""
+    deviations = {}
+    for centre in itertools.product(*map(range, level_shape)):
+        around = window_voxels(centre, widest, stride, level_shape)
+        weights = [float(p[v]) + LEAST_WEIGHT for v in around]
+        mean = sum(w * float(image[v]) for w, v in zip(weights, around, strict=True)) / sum(weights)
+        for v in window_voxels(centre, 1, stride, level_shape):
+            deviations[v] = float(p[v]) * (float(image[v]) - mean)
+    return deviations
+
+
 def statistics_loop(image, weight, centre, window, stride, level_shape):
     """Weighted mean and log standard deviation of one channel in one window; image, weight indexed z, y, x."""
     voxels = window_voxels(centre, window, stride, level_shape)

@@ -26,6 +26,7 @@ BASES = (
     "MaleniaTrainerNoAttributeDropout",
     "MaleniaTrainerNoFusion",
     "MaleniaTrainerNoEvidence",
+    "MaleniaTrainerExtremes",
     "MaleniaTrainerMaskBranch",
     "MaleniaTrainerTextBranch",
     "MaleniaTrainer1Token",
