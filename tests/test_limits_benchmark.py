@@ -1,14 +1,18 @@
 """What stands in the way: descriptions by hand, measurements of bodies of known form, a network that is told masks."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from tiny_net import PATCH_SIZE, PHRASE_ASPECT, tiny_net
 
+from benchmarks.aspects.answers import Phantoms
 from benchmarks.limits.descriptions import can_coincide, is_the_same, silent_share
-from benchmarks.limits.measurements import forest_accuracy, measure_lesion
+from benchmarks.limits.measurements import OwnMasks, forest_accuracy, measure_folder, measure_lesion
 from benchmarks.limits.reference_masks import CERTAIN, ToldNet
 from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable
+from nnunetv2_malenia.attributes.tables import write_table
+from nnunetv2_malenia.inference.whole_files import write_json
 
 TABLE = AttributeTable.model_validate({
     "lesions": {
@@ -27,7 +31,8 @@ def test_a_query_is_silent_where_no_lesion_of_another_type_fits_it():
     """a: the cyst fits the kidney tumor if hypodense and fluid can hold together. b: nothing is in a kidney."""
     assert silent_share(TABLE, ["kidney tumor"], can_coincide) == 1 / 2
     assert silent_share(TABLE, ["kidney tumor"], is_the_same) == 1
-    assert silent_share(TABLE, ["kidney tumor", "liver tumor"], can_coincide) == 2 / 3  # absent: a, b and a
+    assert silent_share(TABLE, ["kidney tumor", "liver tumor"], can_coincide) == (1 / 2 + 1) / 2
+    assert silent_share(TABLE, [], can_coincide) is None
 
 
 def body(distance):
@@ -58,6 +63,46 @@ def test_flat_lesions_are_measured_too(normal):
     plane = np.einsum("i,i...->...", normal, places) == 6
     image = np.random.default_rng(0).normal(0, 10, plane.shape)
     assert np.isfinite(measure_lesion(image, np.ones(plane.shape, int), plane)).all()
+
+
+def test_surroundings_without_contrast_or_without_end_are_measured_too():
+    everywhere = np.ones((8, 8, 8), bool)
+    everywhere[0] = False  # no voxel is farther than one from the lesion
+    ball = body(lambda x, y, z: np.sqrt(x**2 + y**2 + z**2))
+    for lesion in (everywhere, ball):
+        image = np.full(lesion.shape, 40.0)
+        assert np.isfinite(measure_lesion(image, np.ones(lesion.shape, int), lesion)).all()
+
+
+def test_a_lesion_is_measured_by_its_own_mask_or_by_that_of_the_model(tmp_path):
+    """A cyst of 4 x 4 x 4 that the model finds as 4 x 4 x 6, beside the liver for it; a tumor of 3³ that it misses."""
+    reference, ids, organs, image = (np.zeros((16, 16, 16), np.int16) for _ in range(4))
+    reference[2:6, 2:6, 2:6], reference[10:13, 10:13, 10:13] = 2, 3
+    ids[2:6, 2:6, 2:8], ids[0, 15, 15] = 7, 1
+    organs[2:6, 2:6, 0:9] = 1
+    image[ids == 7] = 50
+    for name, array in (
+        ("images/a_0000", image),
+        ("references/a", reference),
+        ("lesions/a", ids),
+        ("organs/a", organs),
+    ):
+        path = tmp_path / f"{name}.nii.gz"
+        path.parent.mkdir()
+        nib.save(nib.Nifti1Image(array, np.eye(4)), path)
+    write_json(tmp_path / "labels.json", {"liver": 1, "kidney cyst": 2, "kidney tumor": 3})
+    types = {name: TABLE.lesions[name] for name in ("kidney cyst", "kidney tumor")}
+    write_table(AttributeTable(lesions=types), tmp_path / "table.json")
+    phantoms = Phantoms(tmp_path / "images", tmp_path / "references", tmp_path / "labels.json", tmp_path / "table.json")
+
+    of_reference = measure_folder(phantoms)
+    assert [(name, x[0]) for name, _, x in of_reference] == [("kidney cyst", 64), ("kidney tumor", 27)]
+    own = OwnMasks(tmp_path / "lesions", tmp_path / "organs", {"background": 0, "liver": 1, "kidney cyst": 2})
+    [(name, drawn, measured)] = measure_folder(phantoms, own)
+    assert (name, drawn.density, measured[0]) == ("kidney cyst", ("fluid density",), 96)
+    assert measured[6] == 50  # middle
+    lesion, labels = ids == 7, np.where(ids > 0, 3, organs)
+    assert np.array_equal(measured, measure_lesion(image.astype(np.float32), labels, lesion))
 
 
 def test_a_forest_reads_unseen_types_by_what_it_measured_of_seen_ones():

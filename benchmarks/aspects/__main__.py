@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.aspects.answers import answer, held_out_phantoms, validation_phantoms
 from benchmarks.aspects.figures import collect, measure, section
-from benchmarks.commands import BenchmarkError
+from benchmarks.commands import BenchmarkError, revision
 from benchmarks.zero_shot.experiment import Experiment, check_trained, size_of
 from benchmarks.zero_shot.rows import ONE_HOT, ROWS, SIZES
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
             figures = measure(
                 answer(experiment), held_out_phantoms(experiment), validation_phantoms(experiment), UNSEEN
             )
-            about = {"row": experiment.row.name, "seed": experiment.seed}
+            about = {"row": experiment.row.name, "seed": experiment.seed, "revision": revision()}
             write_json(experiment.home / "aspects" / f"{experiment.row.name}.json", about | figures)
     except BenchmarkError as error:
         return fail(str(error))

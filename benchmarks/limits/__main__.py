@@ -2,8 +2,9 @@
 
     python -m benchmarks.limits FOLDER
 
-FOLDER: output of `python -m benchmarks.zero_shot`. Figures go to benchmarks/results/limits_SIZE.json, and from there to
-docs/results.md by `python -m benchmarks.write_results`. Nothing is trained but a random forest of measurements.
+FOLDER: output of `python -m benchmarks.zero_shot`. Answers go to FOLDER/seed_SEED/limits, figures to
+benchmarks/results/limits_SIZE.json, and from there to docs/results.md by `python -m benchmarks.write_results`. Only
+random forests of measurements are trained.
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.aspects.answers import held_out_phantoms
+from benchmarks.aspects.answers import Phantoms, held_out_phantoms
 from benchmarks.aspects.measures import aspect_accuracy, disease_accuracy, groups
 from benchmarks.commands import BenchmarkError, revision
 from benchmarks.limits.descriptions import can_coincide, is_the_same, silent_share
-from benchmarks.limits.measurements import forest_accuracy, measure_folder
+from benchmarks.limits.measurements import OwnMasks, forest_accuracy, measure_folder
 from benchmarks.limits.reference_masks import read_references
-from benchmarks.zero_shot.experiment import Experiment, check_trained, environment, size_of
+from benchmarks.zero_shot.experiment import Experiment, ask, check_trained, environment, predict_classes, size_of
 from benchmarks.zero_shot.rows import PHANTOM, ROWS, SIZES
-from nnunetv2_malenia.attributes.tables import read_table
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
 from nnunetv2_malenia.cli.numeric import count_from_zero
 from nnunetv2_malenia.evaluation.predictions import read_labels
@@ -58,12 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 def _limits(experiment: Experiment) -> dict[str, Any]:
     os.environ.update(environment(experiment, "malenia_predict_zeroshot"))  # where nnU-Net finds the trainer
     test = held_out_phantoms(experiment)
-    raw = experiment.raw / PHANTOM
-    table, labels = read_table(raw / "attributes.json"), read_labels(raw / "dataset.json")
-    trained_on = measure_folder(
-        raw / "imagesTr", raw / "labelsTr", {name: labels[name][0] for name in table.lesions}, table
-    )
-    tested = measure_folder(test.images, test.references, test.values, test.table)
+    training = training_phantoms(experiment)
+    own = [own_masks(experiment, name, each) for name, each in (("training", training), ("test", test))]
     figures: dict[str, Any] = {
         "silent": {
             name: {
@@ -72,7 +68,10 @@ def _limits(experiment: Experiment) -> dict[str, Any]:
             }
             for name, fits in (("can coincide", can_coincide), ("the same", is_the_same))
         },
-        "measurements": forest_accuracy(trained_on, tested, UNSEEN),
+        "measurements": forest_accuracy(measure_folder(training), measure_folder(test), UNSEEN),
+        "own measurements": forest_accuracy(
+            measure_folder(training, own[0]), measure_folder(test, own[1]), UNSEEN
+        ),
     }  # fmt: skip
     for name, told in (("reference masks", False), ("told the masks", True)):
         lesions = groups(read_references(experiment, test, told=told), UNSEEN)
@@ -81,6 +80,21 @@ def _limits(experiment: Experiment) -> dict[str, Any]:
             for group, each in lesions.items()
         }
     return figures
+
+
+def training_phantoms(experiment: Experiment) -> Phantoms:
+    folder = experiment.raw / PHANTOM
+    return Phantoms(folder / "imagesTr", folder / "labelsTr", folder / "dataset.json", folder / "attributes.json")
+
+
+def own_masks(experiment: Experiment, name: str, phantoms: Phantoms) -> OwnMasks:
+    """What the row finds in phantoms without being asked; answers that are there already are kept."""
+    folder = experiment.home / "limits" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    ask(experiment, phantoms.images, folder / "lesions", "--continue_prediction")
+    predict_classes(experiment, phantoms.images, folder / "organs", "--continue_prediction")
+    labels = read_labels(experiment.raw / PHANTOM / "dataset.json")
+    return OwnMasks(folder / "lesions", folder / "organs", {name: values[0] for name, values in labels.items()})
 
 
 if __name__ == "__main__":

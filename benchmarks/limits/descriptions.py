@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
 from benchmarks.aspects.measures import share
 from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable, LesionEntry
@@ -31,10 +32,14 @@ def fits_query(entry: LesionEntry, drawn: AspectValues, fits: Fits) -> bool:
 
 
 def silent_share(table: AttributeTable, types: Sequence[str], fits: Fits) -> float | None:
-    """Share of the cases without a type, over types, in which no lesion of another type fits the type's query."""
-    return share(
-        not any(fits_query(table.lesions[name], drawn, fits) for drawn in case.lesions.values())
-        for case in table.cases.values()
+    """Share of the cases without a type in which no lesion of another type fits the type's query; mean over types."""
+    shares = [
+        share(
+            not any(fits_query(table.lesions[name], drawn, fits) for drawn in case.lesions.values())
+            for case in table.cases.values()
+            if name not in case.lesions
+        )
         for name in types
-        if name not in case.lesions
-    )
+    ]
+    known = [each for each in shares if each is not None]
+    return fmean(known) if known else None

@@ -1,21 +1,23 @@
-"""What hand-made measurements of reference masks tell of the aspects, with organ labels and intensities."""
+"""What hand-made measurements of masks, organ labels and intensities tell of the aspects."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import cc3d
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 from skimage.measure import marching_cubes, mesh_surface_area, regionprops
 from sklearn.ensemble import RandomForestClassifier
 
+from benchmarks.aspects.answers import Phantoms
 from benchmarks.aspects.measures import fits, share
-from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable
-from nnunetv2_malenia.evaluation.metrics import CONNECTIVITY
+from benchmarks.aspects.pairing import best_ids, lesion_ids
+from nnunetv2_malenia.attributes.schema import AspectValues
+from nnunetv2_malenia.evaluation.volumes import find_volume, read_volume, volumes_in
 
 MEASURED = ("shape", "density", "density_variation", "surface", "relationship", "specific_features")
 LEAST_VOXELS = 4
@@ -35,9 +37,11 @@ def measure_lesion(image: np.ndarray, labels: np.ndarray, lesion: np.ndarray) ->
     image, labels, lesion = image[box], labels[box], lesion[box]
     core, shell = ndimage.binary_erosion(lesion), ndimage.binary_dilation(lesion) & ~lesion
     around = ndimage.binary_dilation(lesion, iterations=3) & ~shell & ~lesion
+    around = around if around.any() else shell
     contact = ndimage.binary_dilation(lesion, np.ones((3, 3, 3))) & ~lesion
     inside, middle = image[lesion], image[core if core.any() else lesion]
     contrast = middle.mean() - image[around].mean()
+    no_zero = np.copysign(abs(contrast) + NEAR_ZERO, contrast)
     gradient = ndimage.gaussian_gradient_magnitude(image, 0.7)[shell | (lesion & ~core)].mean()
     touched = Counter(labels[contact].tolist())
     most = [count / contact.sum() for _, count in touched.most_common(3)]
@@ -45,7 +49,7 @@ def measure_lesion(image: np.ndarray, labels: np.ndarray, lesion: np.ndarray) ->
         *_form(lesion, places),
         middle.mean(), middle.std(), inside.std(), *np.percentile(inside, (0, 10, 50, 90, 100)),
         image[shell].mean(), image[around].mean(), image[around].std(), contrast,
-        gradient, gradient / (abs(contrast) + NEAR_ZERO), (image[shell].mean() - image[around].mean()) / contrast,
+        gradient, gradient / abs(no_zero), (image[shell].mean() - image[around].mean()) / no_zero,
         len(touched), touched[0] / contact.sum(), *most, *[0.0] * (3 - len(most)),
     ])  # fmt: skip
 
@@ -61,20 +65,33 @@ def _form(lesion: np.ndarray, places: np.ndarray) -> list[float]:
     return [number, sphericity, spread[1] / spread[0], spread[2] / spread[0], solidity, radius / number ** (1 / 3)]
 
 
-def measure_folder(images: Path, references: Path, values: Mapping[str, int], table: AttributeTable) -> list[Measured]:
-    """Every lesion of a folder of label maps, but for those of a few voxels."""
-    lesions = []
-    for path in sorted(references.glob("*.nii.gz")):
-        case_id = path.name.removesuffix(".nii.gz")
-        labels = np.asarray(nib.load(path).dataobj).astype(int)
-        image = np.asarray(nib.load(images / f"{case_id}_0000.nii.gz").dataobj).astype(np.float32)
-        for name, value in values.items():
-            components, number = cc3d.connected_components(
-                np.ascontiguousarray(labels == value), connectivity=CONNECTIVITY, return_N=True
-            )
-            for i in range(1, number + 1):
-                lesion = components == i
-                if lesion.sum() >= LEAST_VOXELS:
+@dataclass(frozen=True)
+class OwnMasks:
+    """A model's answers. lesions: folder of label maps of discover mode, a value each; organs: of classes by name."""
+
+    lesions: Path
+    organs: Path
+    labels: Mapping[str, int]
+
+    def read(self, case_id: str) -> tuple[np.ndarray, np.ndarray]:
+        """Lesions' ids (X, Y, Z), 0 outside; labels of organs and, another one, of lesions."""
+        ids, labels = (read_volume(find_volume(folder, case_id)).voxels for folder in (self.lesions, self.organs))
+        return ids, np.where(ids > 0, max(self.labels.values()) + 1, labels)
+
+
+def measure_folder(phantoms: Phantoms, own: OwnMasks | None = None) -> list[Measured]:
+    """Every lesion of the references, by its own mask, or by that of the model's lesions that shares most voxels with
+    it, where one does. Those of a few voxels are left out."""
+    table, lesions = phantoms.table, []
+    for case_id in volumes_in(phantoms.references):
+        reference = read_volume(find_volume(phantoms.references, case_id)).voxels
+        image = np.asarray(nib.load(phantoms.images / f"{case_id}_0000.nii.gz").dataobj, np.float32)
+        for name, value in phantoms.values.items():
+            truth = reference == value
+            ids, labels = own.read(case_id) if own else (lesion_ids(truth), reference)
+            for best in best_ids(ids, truth):
+                lesion = ids == best
+                if best and lesion.sum() >= LEAST_VOXELS:
                     lesions.append((name, table.attributes_of(name, case_id), measure_lesion(image, labels, lesion)))
     return lesions
 

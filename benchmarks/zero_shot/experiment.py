@@ -147,16 +147,21 @@ def predict_bed(experiment: Experiment, bed: Bed) -> None:
     """Seen and unseen types in the test images, with the same queries and options for every row and bed."""
     images, predictions = experiment.test_data(bed) / "imagesTs", experiment.predictions(bed)
     predictions.parent.mkdir(parents=True, exist_ok=True)
-    common = ["-i", images, "-o", predictions, "-m", experiment.model]
     if not experiment.row.is_asked:
-        _run(experiment, "nnUNetv2_predict_from_modelfolder", *common, *_options(experiment))
+        predict_classes(experiment, images, predictions)
     elif experiment.row.dataset == ONE_HOT:
         table = experiment.raw / ONE_HOT / CODES
-        _run(experiment, sys.executable, "-m", "benchmarks.zero_shot.ask_by_code", *common, "--codes", table,
-             "-device", experiment.device)  # fmt: skip
+        _run(experiment, sys.executable, "-m", "benchmarks.zero_shot.ask_by_code", "-i", images, "-o", predictions,
+             "-m", experiment.model, "--codes", table, "-device", experiment.device)  # fmt: skip
     else:
         table = experiment.raw / PHANTOM / QUERY_TABLE
         ask(experiment, images, predictions, "--attributes", table, "--save_masks")
+
+
+def predict_classes(experiment: Experiment, images: Path, output_folder: Path, *arguments: object) -> None:
+    """nnU-Net's own prediction of the labels that a row was trained on, with the options of all beds."""
+    _run(experiment, "nnUNetv2_predict_from_modelfolder", "-i", images, "-o", output_folder, "-m", experiment.model,
+         *_options(experiment), *arguments)  # fmt: skip
 
 
 def ask(experiment: Experiment, images: Path, output_folder: Path, *arguments: object) -> None:
