@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +61,9 @@ def _form(lesion: np.ndarray, places: np.ndarray) -> list[float]:
     vertices, faces, _, _ = marching_cubes(ndimage.gaussian_filter(np.pad(lesion, 2).astype(float), 0.7), None)
     sphericity = np.pi ** (1 / 3) * (6 * number) ** (2 / 3) / mesh_surface_area(vertices, faces)
     spread = np.linalg.eigvalsh(np.cov(places.T) + np.eye(3) / 12)[::-1]  # of a voxel, 1 / 12
-    solidity = min(regionprops(lesion.astype(np.uint8))[0].solidity, 1.0)  # infinite if flat, whose hull is empty
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a flat lesion, whose hull is empty and solidity infinite
+        solidity = min(regionprops(lesion.astype(np.uint8))[0].solidity, 1.0)
     radius = ndimage.distance_transform_edt(np.pad(lesion, 1)).max()
     return [number, sphericity, spread[1] / spread[0], spread[2] / spread[0], solidity, radius / number ** (1 / 3)]
 
