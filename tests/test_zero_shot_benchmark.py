@@ -15,7 +15,7 @@ from benchmarks.zero_shot import datasets
 from benchmarks.zero_shot.beds import ct_bed, kits_bed, write_bed
 from benchmarks.zero_shot.datasets import BANK, CODES, OneHotEncoder, code_table, write_dataset
 from benchmarks.zero_shot.experiment import Experiment
-from benchmarks.zero_shot.figures import ORACLE, collect, over_seeds, section, type_over_seeds
+from benchmarks.zero_shot.figures import AGAIN, ORACLE, collect, over_seeds, section, type_over_seeds
 from benchmarks.zero_shot.publish import publish
 from benchmarks.zero_shot.rows import ALL_TYPES_NO_ORGANS, MAIN_ROWS, NO_ORGANS, ONE_HOT, PHANTOM, ROWS, SIZES
 from nnunetv2_malenia.attributes.bank import EmbeddingBank
@@ -162,6 +162,26 @@ def test_published_runs_take_the_place_of_the_same_ones_and_join_the_others(fold
     page = (tmp_path / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert "- Held-out phantoms, at commit new: MaleniaTrainer\n" in page
     assert "- Held-out phantoms, at commit old: MaleniaTrainer; (a) any-lesion nnU-Net; (a) with an oracle\n" in page
+
+
+def test_a_second_training_of_the_same_seeds_is_kept_beside_the_first(folder, tmp_path):
+    content = collect(folder, "small")
+    results = tmp_path / "benchmarks" / "results" / "zero_shot_small.json"
+    for each in (results.parent, tmp_path / "docs"):
+        each.mkdir(parents=True)
+    results.write_text(json.dumps(content))
+    content["runs"] = [run | {"revision": "new"} for run in content["runs"] if run["row"] == "malenia"]
+    (folder / "figures.json").write_text(json.dumps(content))
+
+    publish([folder], tmp_path, again=True)
+
+    stored = [(run["row"], run["seed"], run["revision"]) for run in json.loads(results.read_text())["runs"]]
+    assert stored[:6] == [
+        *(("malenia", seed, "old") for seed in range(3)),
+        *((AGAIN, seed, "new") for seed in range(3)),
+    ]
+    page = (tmp_path / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert "| MaleniaTrainer, trained again | 0.60 ± 0.17 |" in page
 
 
 def test_figures_of_other_settings_are_not_joined(folder, tmp_path):

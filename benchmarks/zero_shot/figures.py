@@ -18,9 +18,12 @@ from nnunetv2_malenia.evaluation.summary import SILENT_SHARE, Statistic
 
 NOT_THERE = "n/a"
 ORACLE = "any_lesion_oracle"
+AGAIN = "malenia_again"
 TITLES: dict[str, str] = {}
 for _name, _row in ROWS.items():
     TITLES[_name] = _row.title
+    if _name == "malenia":
+        TITLES[AGAIN] = f"{_row.title}, trained again"
     if _name == "any_lesion":
         TITLES[ORACLE] = "(a) with an oracle"
 GROUPS = {True: "seen", False: "unseen"}

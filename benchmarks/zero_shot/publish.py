@@ -1,9 +1,11 @@
 """Store figures in benchmarks/results and write docs/benchmarks.md and its pictures from all that is stored.
 
     python -m benchmarks.zero_shot.publish FOLDER [FOLDER ...]
+    python -m benchmarks.zero_shot.publish --again FOLDER
 
 FOLDER: output of `python -m benchmarks.zero_shot`; without one, the page is written anew from what is stored. Runs of a
-folder take the place of stored ones of the same size, bed, row and seed, and join the others.
+folder take the place of stored ones of the same size, bed, row and seed, and join the others. With --again, those of
+MaleniaTrainer are kept beside the stored ones, as a row of their own: what the same seeds gave once more.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any
 
 from benchmarks.aspects.figures import section as aspects_section
 from benchmarks.commands import BenchmarkError
-from benchmarks.zero_shot.figures import place, plot, section
+from benchmarks.zero_shot.figures import AGAIN, place, plot, section
 from benchmarks.zero_shot.rows import SIZES
 from nnunetv2_malenia.inference.whole_files import write_json, write_text, write_whole
 
@@ -33,7 +35,8 @@ steps; rows that saw all types learn from as many phantoms, with unseen types am
 (`malenia_phantom augment`), none of the location and density of an unseen type. All rows are tested on the same images,
 without mirroring at test time. Seeds set the phantoms, the weights and, in size `small`, all that nnU-Net's loader
 draws; a training that was resumed draws anew, and on a GPU the loader's own processes and the order of sums are not
-seeded.
+seeded. Another processor rounds otherwise, and trainings drift apart: `trained again` has the seeds of `MaleniaTrainer`
+on another machine, by a later commit with the same losses, and says what a difference between two rows is worth.
 
 A baseline without organ labels: the any-lesion and the all-types nnU-Net learn lesions only, since with ten organs to
 learn besides a plain nnU-Net finds no lesion in a small training's steps. With nine classes of small lesions the
@@ -44,11 +47,16 @@ Size `medium` was trained on one H100, with torch 2.11 and without torch.compile
 """
 
 
-def publish(folders: list[Path], repository: Path) -> None:
-    """Store what the folders hold, then write the page. Raises FileNotFoundError for a folder without figures.json."""
+def publish(folders: list[Path], repository: Path, *, again: bool = False) -> None:
+    """Store what the folders hold, then write the page. Raises FileNotFoundError for a folder without figures.json.
+
+    again: store runs of MaleniaTrainer as those of a row of their own.
+    """
     results, docs = repository / "benchmarks" / "results", repository / "docs"
     for folder in folders:
         content = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+        if again:
+            content["runs"] = [{**run, "row": AGAIN} if run["row"] == "malenia" else run for run in content["runs"]]
         stored = results / f"zero_shot_{content['size']}.json"
         if stored.exists():
             content = _merged(json.loads(stored.read_text(encoding="utf-8")), content)
@@ -79,7 +87,9 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
-    publish(parser.parse_args().folders, REPOSITORY)
+    parser.add_argument("--again", action="store_true", help="keep MaleniaTrainer's runs beside the stored ones")
+    args = parser.parse_args()
+    publish(args.folders, REPOSITORY, again=args.again)
 
 
 if __name__ == "__main__":
