@@ -164,6 +164,18 @@ def test_published_runs_take_the_place_of_the_same_ones_and_join_the_others(fold
     assert "- Held-out phantoms, at commit old: MaleniaTrainer; (a) any-lesion nnU-Net; (a) with an oracle\n" in page
 
 
+def test_an_unseen_type_is_held_against_what_was_aimed_at(folder):
+    """0.2 against 0.1 and, with an oracle, 0.4; the bound has 0.2 of DSC. No AUC counts as none."""
+    path = folder / "seed_0" / "scores" / "phantoms" / "malenia_all_types.json"
+    path.write_text(json.dumps(scores("malenia_all_types", 0, seen=0.5, unseen=0.2)))
+
+    text = "\n".join(section(collect(folder, "small")))
+
+    why = "finds 0.50 of its lesions, the bound 0.50, (a) 0.50; returns 1.0 ml where it is absent, the bound 1.0"
+    assert f"| liver cyst | 0.10 | **-0.20** | 1.00 | 1.00 | **0.25** | **0.00** | {why} |" in text
+    assert "| liver tumor | 0." not in text.split("what was aimed at")[1]  # seen
+
+
 def test_a_second_training_of_the_same_seeds_is_kept_beside_the_first(folder, tmp_path):
     content = collect(folder, "small")
     results = tmp_path / "benchmarks" / "results" / "zero_shot_small.json"
