@@ -8,7 +8,7 @@ from tiny_net import PATCH_SIZE, PHRASE_ASPECT, tiny_net
 
 from benchmarks.aspects.answers import Phantoms
 from benchmarks.limits.descriptions import can_coincide, is_the_same, silent_share
-from benchmarks.limits.measurements import OwnMasks, forest_accuracy, measure_folder, measure_lesion
+from benchmarks.limits.measurements import MEASURED, OwnMasks, forest_accuracy, measure_folder, measure_lesion
 from benchmarks.limits.reference_masks import CERTAIN, ToldNet
 from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable
 from nnunetv2_malenia.attributes.tables import write_table
@@ -98,7 +98,8 @@ def test_a_lesion_is_measured_by_its_own_mask_or_by_that_of_the_model(tmp_path):
     of_reference = measure_folder(phantoms)
     assert [(name, x[0]) for name, _, x in of_reference] == [("kidney cyst", 64), ("kidney tumor", 27)]
     own = OwnMasks(tmp_path / "lesions", tmp_path / "organs", {"background": 0, "liver": 1, "kidney cyst": 2})
-    [(name, drawn, measured)] = measure_folder(phantoms, own)
+    (name, drawn, measured), missed = measure_folder(phantoms, own)
+    assert missed is None
     assert (name, drawn.density, measured[0]) == ("kidney cyst", ("fluid density",), 96)
     assert measured[6] == 50  # middle
     lesion, labels = ids == 7, np.where(ids > 0, 3, organs)
@@ -120,6 +121,10 @@ def test_a_forest_reads_unseen_types_by_what_it_measured_of_seen_ones():
     test = [*lesions("liver tumor"), *lesions("kidney tumor")]
     accuracy = forest_accuracy(train, test, ["kidney tumor"])
     assert accuracy["unseen"]["density_variation"] == accuracy["seen"]["density_variation"] == 1
+    assert accuracy["unseen"]["lesions"] == 40
+    nothing = forest_accuracy([*train, None], [None], ["kidney tumor"])
+    assert nothing["seen"] == {"lesions": 0} | dict.fromkeys(MEASURED)
+    assert forest_accuracy([], test, ["kidney tumor"])["unseen"]["shape"] is None
     swapped = [(name, drawn, np.array([5.0, 0.0]) - x) for name, drawn, x in test]
     assert forest_accuracy(train, swapped, ["kidney tumor"])["unseen"]["density_variation"] == 0
 

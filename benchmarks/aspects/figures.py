@@ -140,7 +140,9 @@ def section(content: Mapping[str, Any]) -> list[str]:
     for row in dict.fromkeys(run["row"] for run in content["runs"]):
         runs = [run for run in content["runs"] if run["row"] == row]
         seeds = ", ".join(str(run["seed"]) for run in runs)
-        lines += ["", f"### {TITLES[row]}: aspects, seeds {seeds}", "", *_aspect_table(runs)]
+        commits = dict.fromkeys(run["revision"] for run in runs if "revision" in run)
+        by = f", commit {', '.join(commits)}" if commits else ""
+        lines += ["", f"### {TITLES[row]}: aspects, seeds {seeds}{by}", "", *_aspect_table(runs)]
         lines += ["", f"### {TITLES[row]}: diseases, sides, discovery, calibration", "", *_measure_table(runs)]
     return [*lines, ""]
 

@@ -2,7 +2,8 @@
 
     python -m benchmarks.limits FOLDER
 
-FOLDER: output of `python -m benchmarks.zero_shot`. Answers go to FOLDER/seed_SEED/limits, figures to
+FOLDER: output of `python -m benchmarks.zero_shot`. Further phantoms go to FOLDER/limits, answers to
+FOLDER/seed_SEED/limits, figures to
 benchmarks/results/limits_SIZE.json, and from there to docs/results.md by `python -m benchmarks.write_results`. Only
 random forests of measurements are trained.
 """
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.aspects.answers import Phantoms, held_out_phantoms
+from benchmarks.aspects.answers import VALIDATION_SEED, Phantoms, held_out_phantoms
 from benchmarks.aspects.measures import aspect_accuracy, disease_accuracy, groups
 from benchmarks.commands import BenchmarkError, revision
 from benchmarks.limits.descriptions import can_coincide, is_the_same, silent_share
@@ -25,6 +26,7 @@ from benchmarks.zero_shot.experiment import Experiment, ask, check_trained, envi
 from benchmarks.zero_shot.rows import PHANTOM, ROWS, SIZES
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
 from nnunetv2_malenia.cli.numeric import count_from_zero
+from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
 from nnunetv2_malenia.evaluation.predictions import read_labels
 from nnunetv2_malenia.inference.whole_files import write_json
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
@@ -57,9 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 
 def _limits(experiment: Experiment) -> dict[str, Any]:
     os.environ.update(environment(experiment, "malenia_predict_zeroshot"))  # where nnU-Net finds the trainer
-    test = held_out_phantoms(experiment)
-    training = training_phantoms(experiment)
-    own = [own_masks(experiment, name, each) for name, each in (("training", training), ("test", test))]
+    further, test = further_phantoms(experiment), held_out_phantoms(experiment)
+    train, tested = measure_folder(further), measure_folder(test)
+    own_train = measure_folder(further, own_masks(experiment, "further", further))
+    own_tested = measure_folder(test, own_masks(experiment, "test", test))
+    same = [lesion for lesion, found in zip(tested, own_tested, strict=True) if found]
     figures: dict[str, Any] = {
         "silent": {
             name: {
@@ -68,10 +72,9 @@ def _limits(experiment: Experiment) -> dict[str, Any]:
             }
             for name, fits in (("can coincide", can_coincide), ("the same", is_the_same))
         },
-        "measurements": forest_accuracy(measure_folder(training), measure_folder(test), UNSEEN),
-        "own measurements": forest_accuracy(
-            measure_folder(training, own[0]), measure_folder(test, own[1]), UNSEEN
-        ),
+        "measurements": forest_accuracy(train, tested, UNSEEN),
+        "measurements of the same": forest_accuracy(train, same, UNSEEN),
+        "own measurements": forest_accuracy(own_train, own_tested, UNSEEN),
     }  # fmt: skip
     for name, told in (("reference masks", False), ("told the masks", True)):
         lesions = groups(read_references(experiment, test, told=told), UNSEEN)
@@ -82,13 +85,19 @@ def _limits(experiment: Experiment) -> dict[str, Any]:
     return figures
 
 
-def training_phantoms(experiment: Experiment) -> Phantoms:
-    folder = experiment.raw / PHANTOM
+def further_phantoms(experiment: Experiment) -> Phantoms:
+    """As many as for training, of seen types only, that no training and no test of any seed has."""
+    folder, size = experiment.folder / "limits", experiment.size
+    if not folder.exists():
+        write_phantom_dataset(
+            folder, train_cases=size.train_cases, test_cases=0, seed=VALIDATION_SEED, config=size.phantoms
+        )
     return Phantoms(folder / "imagesTr", folder / "labelsTr", folder / "dataset.json", folder / "attributes.json")
 
 
 def own_masks(experiment: Experiment, name: str, phantoms: Phantoms) -> OwnMasks:
-    """What the row finds in phantoms without being asked; answers that are there already are kept."""
+    """What the row finds in phantoms without being asked. Answers that are there already are kept; those of an earlier
+    training or version of the code have to be deleted by hand."""
     folder = experiment.home / "limits" / name
     folder.mkdir(parents=True, exist_ok=True)
     ask(experiment, phantoms.images, folder / "lesions", "--continue_prediction")

@@ -82,37 +82,48 @@ class OwnMasks:
         return ids, np.where(ids > 0, max(self.labels.values()) + 1, labels)
 
 
-def measure_folder(phantoms: Phantoms, own: OwnMasks | None = None) -> list[Measured]:
+def measure_folder(phantoms: Phantoms, own: OwnMasks | None = None) -> list[Measured | None]:
     """Every lesion of the references, by its own mask, or by that of the model's lesions that shares most voxels with
-    it, where one does. Those of a few voxels are left out."""
+    it; None for one that shares none, or of a few voxels. The order does not depend on `own`."""
     table, lesions = phantoms.table, []
     for case_id in volumes_in(phantoms.references):
         reference = read_volume(find_volume(phantoms.references, case_id)).voxels
         image = np.asarray(nib.load(phantoms.images / f"{case_id}_0000.nii.gz").dataobj, np.float32)
+        found = own.read(case_id) if own else None
         for name, value in phantoms.values.items():
             truth = reference == value
-            ids, labels = own.read(case_id) if own else (lesion_ids(truth), reference)
+            ids, labels = found or (lesion_ids(truth), reference)
             for best in best_ids(ids, truth):
                 lesion = ids == best
-                if best and lesion.sum() >= LEAST_VOXELS:
-                    lesions.append((name, table.attributes_of(name, case_id), measure_lesion(image, labels, lesion)))
+                is_measured = best and lesion.sum() >= LEAST_VOXELS
+                drawn = table.attributes_of(name, case_id)
+                lesions.append((name, drawn, measure_lesion(image, labels, lesion)) if is_measured else None)
     return lesions
 
 
 def forest_accuracy(
-    train: Sequence[Measured], test: Sequence[Measured], unseen: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Group -> aspect -> share that a random forest of the training lesions reads right, as `aspects.measures.fits`."""
-    accuracy: dict[str, dict[str, float]] = {"seen": {}, "unseen": {}}
-    for aspect in MEASURED:
-        known = [(getattr(drawn, aspect)[0], x) for _, drawn, x in train if getattr(drawn, aspect)]
-        forest = RandomForestClassifier(500, min_samples_leaf=2, class_weight="balanced", random_state=0)
-        forest.fit([x for _, x in known], [value for value, _ in known])
-        for group, of_group in accuracy.items():
-            asked = [
-                (getattr(drawn, aspect), x) for name, drawn, x in test
-                if getattr(drawn, aspect) and (name in unseen) == (group == "unseen")
-            ]  # fmt: skip
-            read = forest.predict([x for _, x in asked])
-            of_group[aspect] = share(fits(aspect, value, drawn) for value, (drawn, _) in zip(read, asked, strict=True))
+    train: Sequence[Measured | None], test: Sequence[Measured | None], unseen: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """Group -> aspect -> share that a random forest of the training lesions reads right, as `aspects.measures.fits`.
+
+    None where there is no lesion to learn from or to test. `lesions`: number of those tested.
+    """
+    tested = [each for each in test if each]
+    accuracy: dict[str, dict[str, float | None]] = {}
+    for group in ("seen", "unseen"):
+        of_group = [each for each in tested if (each[0] in unseen) == (group == "unseen")]
+        accuracy[group] = {"lesions": len(of_group)}
+        for aspect in MEASURED:
+            known = [(getattr(drawn, aspect)[0], x) for _, drawn, x in filter(None, train) if getattr(drawn, aspect)]
+            asked = [(getattr(drawn, aspect), x) for _, drawn, x in of_group if getattr(drawn, aspect)]
+            accuracy[group][aspect] = _forest_share(aspect, known, asked) if known and asked else None
     return accuracy
+
+
+def _forest_share(
+    aspect: str, known: Sequence[tuple[str, np.ndarray]], asked: Sequence[tuple[Sequence[str], np.ndarray]]
+) -> float:
+    forest = RandomForestClassifier(500, min_samples_leaf=2, class_weight="balanced", random_state=0)
+    forest.fit([x for _, x in known], [value for value, _ in known])
+    read = forest.predict([x for _, x in asked])
+    return share(fits(aspect, value, drawn) for value, (drawn, _) in zip(read, asked, strict=True))

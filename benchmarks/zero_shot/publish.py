@@ -4,8 +4,8 @@
     python -m benchmarks.zero_shot.publish --again FOLDER
 
 FOLDER: output of `python -m benchmarks.zero_shot`; without one, the page is written anew from what is stored. Runs of a
-folder take the place of stored ones of the same size, bed, row and seed, and join the others. With --again, those of
-MaleniaTrainer are kept beside the stored ones, as a row of their own: what the same seeds gave once more.
+folder take the place of stored ones of the same size, bed, row and seed, and join the others. With --again, what is
+stored stays, and those of MaleniaTrainer become a row of their own: what the same seeds gave once more.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ steps; rows that saw all types learn from as many phantoms, with unseen types am
 without mirroring at test time. Seeds set the phantoms, the weights and, in size `small`, all that nnU-Net's loader
 draws; a training that was resumed draws anew, and on a GPU the loader's own processes and the order of sums are not
 seeded. Another processor rounds otherwise, and trainings drift apart: `trained again` has the seeds of `MaleniaTrainer`
-on another machine, by a later commit with the same losses, and says what a difference between two rows is worth.
+on another machine, by a later commit with the same losses, and shows how far the same seeds can drift.
 
 A baseline without organ labels: the any-lesion and the all-types nnU-Net learn lesions only, since with ten organs to
 learn besides a plain nnU-Net finds no lesion in a small training's steps. With nine classes of small lesions the
@@ -50,7 +50,7 @@ Size `medium` was trained on one H100, with torch 2.11 and without torch.compile
 def publish(folders: list[Path], repository: Path, *, again: bool = False) -> None:
     """Store what the folders hold, then write the page. Raises FileNotFoundError for a folder without figures.json.
 
-    again: store runs of MaleniaTrainer as those of a row of their own.
+    again: take the place of no stored run, and store those of MaleniaTrainer as a row of their own.
     """
     results, docs = repository / "benchmarks" / "results", repository / "docs"
     for folder in folders:
@@ -59,7 +59,7 @@ def publish(folders: list[Path], repository: Path, *, again: bool = False) -> No
             content["runs"] = [{**run, "row": AGAIN} if run["row"] == "malenia" else run for run in content["runs"]]
         stored = results / f"zero_shot_{content['size']}.json"
         if stored.exists():
-            content = _merged(json.loads(stored.read_text(encoding="utf-8")), content)
+            content = _merged(json.loads(stored.read_text(encoding="utf-8")), content, keep=again)
         write_json(stored, content)
     lines = [INTRODUCTION]
     for size in SIZES:
@@ -76,11 +76,15 @@ def publish(folders: list[Path], repository: Path, *, again: bool = False) -> No
     write_text(docs / "benchmarks.md", "\n".join(lines))
 
 
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises BenchmarkError if they were run with other settings, as their figures do not compare."""
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any], *, keep: bool) -> dict[str, Any]:
+    """keep: of two runs of the same bed, row and seed the old one.
+
+    Raises BenchmarkError if they were run with other settings, as their figures do not compare.
+    """
     if old["settings"] != json.loads(json.dumps(new["settings"])):
         raise BenchmarkError("stored figures were run with other settings; move them away, or run those again")
-    runs = {(run["bed"], run["row"], run["seed"]): run for run in (*old["runs"], *new["runs"])}
+    order = (*new["runs"], *old["runs"]) if keep else (*old["runs"], *new["runs"])
+    runs = {(run["bed"], run["row"], run["seed"]): run for run in order}
     return {**new, "runs": sorted(runs.values(), key=place)}
 
 

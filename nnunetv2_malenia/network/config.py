@@ -23,7 +23,8 @@ class MaleniaConfig:
     temperature: softmax divisor of MP-NCE, and of the odds that the match reads.
     evidence: read EVIDENCE_ASPECTS from intensities, not from learned features, which let an organ stand for the
     attributes that its lesions had in training.
-    extremes: the evidence near the lesion holds its extremes too, and specific features are read from it.
+    extremes: the evidence near the lesion holds its extremes too, for density, its variation and surface as well, and
+    specific features are read from it.
     """
 
     num_tokens: int = 16

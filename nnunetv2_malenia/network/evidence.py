@@ -19,9 +19,10 @@ _LEAST_VARIANCE = 1e-3  # of an image normalised to unit variance
 
 def evidence_dims(config: MaleniaConfig, num_channels: int) -> dict[tuple[int, ...], int]:
     """Channels of `intensity_evidence` for each group of `config.evidence_aspects`."""
+    if not config.evidence:
+        return {}
     near = 2 * sum(map(len, _WINDOWS)) + config.extremes * 2 * len(_LESION_WINDOWS)
-    channels = (num_channels * near, num_channels * len(_LEVELS))
-    return dict(zip(config.evidence_aspects, channels, strict=False))  # none without evidence
+    return dict(zip(config.evidence_aspects, (num_channels * near, num_channels * len(_LEVELS)), strict=True))
 
 
 @torch.no_grad()
@@ -68,8 +69,9 @@ def local_statistics(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -
 def local_extremes(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> Tensor:
     """The largest and the smallest of p (x - m) in windows around every voxel of a level -> (B, 2 C W, *shape_zyx).
 
-    p: probability of a lesion; m: the image's mean in the largest window around the level's voxel, weighted by p. What
-    is small and unlike the rest of a lesion, calcification or septa, hardly shows in its mean and spread.
+    p: probability of a lesion; m: the image's mean in the largest window around the level's voxel, weighted by p plus a
+    little. What is small and unlike the rest of a lesion, such as calcification, hardly shows in its mean and spread.
+    Where the border of p is soft, the organ around counts as well, the less the softer.
     """
     with torch.autocast(image.device.type, enabled=False):
         image = image.float()

@@ -192,7 +192,7 @@ class MaleniaTrainerNoEvidence(MaleniaTrainer):
 
 
 class MaleniaTrainerExtremes(MaleniaTrainer):
-    """Specific features are read from evidence, to which a lesion's extremes are added."""
+    """Specific features are read from the evidence near a lesion, to which its extremes are added."""
 
     config = replace(MaleniaTrainer.config, extremes=True)
 

@@ -357,6 +357,8 @@ def test_phrase_vectors_travel_in_the_weights_and_are_not_trained():
 
 def test_a_config_survives_its_dict_and_refuses_unknown_keys():
     assert MaleniaConfig.from_dict(CONFIG.to_dict()) == CONFIG
+    of_before = {key: value for key, value in CONFIG.to_dict().items() if key != "extremes"}
+    assert MaleniaConfig.from_dict(of_before) == CONFIG
     with pytest.raises(ValueError, match=r"unknown keys \['num_tokes'\]"):
         MaleniaConfig.from_dict({"num_tokes": 4})
 
