@@ -86,11 +86,11 @@ def _limits(experiment: Experiment) -> dict[str, Any]:
 
 
 def further_phantoms(experiment: Experiment) -> Phantoms:
-    """As many as for training, of seen types only, that no training and no test of any seed has."""
+    """Half as many as for training, of seen types only, that no training and no test of any seed has."""
     folder, size = experiment.folder / "limits", experiment.size
     if not folder.exists():
         write_phantom_dataset(
-            folder, train_cases=size.train_cases, test_cases=0, seed=VALIDATION_SEED, config=size.phantoms
+            folder, train_cases=size.train_cases // 2, test_cases=0, seed=VALIDATION_SEED, config=size.phantoms
         )
     return Phantoms(folder / "imagesTr", folder / "labelsTr", folder / "dataset.json", folder / "attributes.json")
 
