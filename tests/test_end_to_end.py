@@ -138,7 +138,9 @@ def test_zero_shot_prediction_writes_every_query_in_the_images_geometry(trained,
         mask = nib.load(tmp_path / "masks" / case_id / f"{query['name'].replace(' ', '_')}.nii.gz")
         np.testing.assert_allclose(mask.affine, image.affine)
         assert finding["volume_ml"] == pytest.approx(voxels_of(mask) * voxel_ml, rel=1e-5)
-        assert 0 < finding["presence_score"] < 1
+        assert 0 <= finding["presence_score"] < 1
+        # what is left out as of another type can be all of the image after so few steps
+        assert finding["presence_score"] > 0 or finding["other_type"]
 
 
 def test_without_a_table_lesions_are_numbered_read_and_named_and_a_second_run_keeps_them(trained, tmp_path):
