@@ -3,9 +3,8 @@
     python -m benchmarks.limits FOLDER
 
 FOLDER: output of `python -m benchmarks.zero_shot`. Further phantoms go to FOLDER/limits, answers to
-FOLDER/seed_SEED/limits, figures to
-benchmarks/results/limits_SIZE.json, and from there to docs/results.md by `python -m benchmarks.write_results`. Only
-random forests of measurements are trained.
+FOLDER/seed_SEED/limits, figures to benchmarks/results/limits_SIZE.json, and from there to docs/results.md by
+`python -m benchmarks.write_results`. Only random forests of measurements are trained.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import fmean
 
 from benchmarks.aspects.measures import share
 from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable, LesionEntry
 from nnunetv2_malenia.attributes.vocabulary import vocabulary
+from nnunetv2_malenia.evaluation.summary import Statistic
 
 Fits = Callable[[str, str, str], bool]  # aspect, a value drawn, a value asked for
 
@@ -33,13 +33,11 @@ def fits_query(entry: LesionEntry, drawn: AspectValues, fits: Fits) -> bool:
 
 def silent_share(table: AttributeTable, types: Sequence[str], fits: Fits) -> float | None:
     """Share of the cases without a type in which no lesion of another type fits the type's query; mean over types."""
-    shares = [
+    return Statistic.of(
         share(
             not any(fits_query(table.lesions[name], drawn, fits) for drawn in case.lesions.values())
             for case in table.cases.values()
             if name not in case.lesions
         )
         for name in types
-    ]
-    known = [each for each in shares if each is not None]
-    return fmean(known) if known else None
+    ).mean

@@ -49,14 +49,6 @@ class MaleniaConfig:
         if self.extremes and not self.evidence:
             raise ValueError("extremes are a part of evidence; switch both on, or extremes off")
 
-    @property
-    def evidence_aspects(self) -> tuple[tuple[int, ...], ...]:
-        """The aspects that are read from evidence: near the lesion, and of the whole patch."""
-        near, patch = EVIDENCE_ASPECTS
-        if not self.evidence:
-            return ()
-        return ((*near, SPECIFIC_FEATURES), patch) if self.extremes else EVIDENCE_ASPECTS
-
     @classmethod
     def from_dict(cls, values: dict) -> MaleniaConfig:
         """Read `plans["malenia"]["network"]`; raises ValueError on a key that this version does not know."""

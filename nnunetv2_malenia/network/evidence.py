@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnunetv2_malenia.network.config import MaleniaConfig
+from nnunetv2_malenia.network.config import EVIDENCE_ASPECTS, SPECIFIC_FEATURES, MaleniaConfig
 from nnunetv2_malenia.network.mask_decoder import blocks
 
 # windows in voxels of the level: of everything there, of what may be lesion, of what may be none
@@ -18,16 +18,18 @@ _LEAST_VARIANCE = 1e-3  # of an image normalised to unit variance
 
 
 def evidence_dims(config: MaleniaConfig, num_channels: int) -> dict[tuple[int, ...], int]:
-    """Channels of `intensity_evidence` for each group of `config.evidence_aspects`."""
+    """Groups of aspects that are read from evidence, and the channels of `intensity_evidence` for each."""
     if not config.evidence:
         return {}
-    near = 2 * sum(map(len, _WINDOWS)) + config.extremes * 2 * len(_LESION_WINDOWS)
-    return dict(zip(config.evidence_aspects, (num_channels * near, num_channels * len(_LEVELS)), strict=True))
+    (near, patch), per_channel = EVIDENCE_ASPECTS, 2 * sum(map(len, _WINDOWS))
+    if config.extremes:
+        near, per_channel = (*near, SPECIFIC_FEATURES), per_channel + 2 * len(_LESION_WINDOWS)
+    return {near: num_channels * per_channel, patch: num_channels * len(_LEVELS)}
 
 
 @torch.no_grad()
 def intensity_evidence(config: MaleniaConfig, image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> Tensor:
-    """Evidence for each group of `config.evidence_aspects` at every voxel of a level.
+    """Evidence for each group of `evidence_dims` at every voxel of a level.
 
     image (B, C, Z, Y, X), normalised; any_lesion (B, Z, Y, X): log-odds of a lesion
     -> (B, sum of evidence_dims, *shape_zyx) float32.
@@ -71,7 +73,7 @@ def local_extremes(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> 
 
     p: probability of a lesion; m: the image's mean in the largest window around the level's voxel, weighted by p plus a
     little. What is small and unlike the rest of a lesion, such as calcification, hardly shows in its mean and spread.
-    Where the border of p is soft, the organ around counts as well, the less the softer.
+    Where the border of p is soft, the organ around counts as well, the more the softer.
     """
     with torch.autocast(image.device.type, enabled=False):
         image = image.float()
