@@ -30,9 +30,9 @@ Phantoms, CTs drawn on real masks, and drawn lesions in a real CT; no clinical l
 `python -m benchmarks.zero_shot.publish` from `benchmarks/results/zero_shot_*.json` and `aspects_*.json`.
 
 Every row is trained through `nnUNetv2_train` with the same phantoms per seed, plan, optimiser, sampling and number of
-steps; rows that saw all types learn from as many phantoms, with unseen types among their lesions, and
-`MaleniaTrainer with synthetic lesions` from the same phantoms with further lesions drawn into them
-(`malenia_phantom augment`), none of the location and density of an unseen type. All rows are tested on the same images,
+steps; rows that saw all types learn from as many phantoms, with unseen types among their lesions, and rows with
+synthetic lesions from the same phantoms with further lesions drawn into them (`malenia_phantom augment`), none of the
+location and density of an unseen type. All rows are tested on the same images,
 without mirroring at test time. Seeds set the phantoms, the weights and, in size `small`, all that nnU-Net's loader
 draws; a training that was resumed draws anew, and on a GPU the loader's own processes and the order of sums are not
 seeded. Another processor rounds otherwise, and trainings drift apart: `trained again` has the seeds of `MaleniaTrainer`

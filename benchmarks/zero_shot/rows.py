@@ -51,6 +51,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
             Row("no_fusion", "no fusion", PHANTOM, "MaleniaTrainerNoFusion"),
             Row("no_evidence", "learned features for every aspect", PHANTOM, "MaleniaTrainerNoEvidence"),
             Row("extremes", "specific features from evidence, with extremes", PHANTOM, "MaleniaTrainerExtremes"),
+            Row("extremes_synthetic", "extremes and synthetic lesions", SYNTHETIC, "MaleniaTrainerExtremes"),
             Row("mask_branch", "mask branch only", PHANTOM, "MaleniaTrainerMaskBranch"),
             Row("text_branch", "text branch only", PHANTOM, "MaleniaTrainerTextBranch"),
             Row("no_anatomy", "no organ labels", NO_ORGANS, "MaleniaTrainer"),

@@ -90,6 +90,7 @@ def test_the_example_runs_the_command_that_it_shows(tmp_path, monkeypatch, capsy
     asked = list(read_table("malenia_example/table.json").lesions)
     findings = json.loads(Path("malenia_example/answers/CT.json").read_text())["findings"]
     assert [finding["name"] for finding in findings] == asked
+    assert all(finding["lesions"] for finding in findings)
     assert set(asked) & set(SEEN)
     assert set(asked) & set(UNSEEN)
 
