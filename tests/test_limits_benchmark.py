@@ -1,5 +1,7 @@
 """What stands in the way: descriptions by hand, measurements of bodies of known form, a network that is told masks."""
 
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,12 +9,16 @@ import torch
 from tiny_net import PATCH_SIZE, PHRASE_ASPECT, tiny_net
 
 from benchmarks.aspects.answers import Phantoms
+from benchmarks.limits import descriptions
 from benchmarks.limits.descriptions import can_coincide, is_the_same, silent_share
 from benchmarks.limits.measurements import MEASURED, OwnMasks, forest_accuracy, measure_folder, measure_lesion
 from benchmarks.limits.reference_masks import CERTAIN, ToldNet
+from benchmarks.zero_shot.rows import PHANTOM, SIZES
 from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable
 from nnunetv2_malenia.attributes.tables import write_table
+from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
 from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 
 TABLE = AttributeTable.model_validate({
     "lesions": {
@@ -29,10 +35,28 @@ TABLE = AttributeTable.model_validate({
 
 def test_a_query_is_silent_where_no_lesion_of_another_type_fits_it():
     """a: the cyst fits the kidney tumor if hypodense and fluid can hold together. b: nothing is in a kidney."""
-    assert silent_share(TABLE, ["kidney tumor"], can_coincide) == 1 / 2
-    assert silent_share(TABLE, ["kidney tumor"], is_the_same) == 1
-    assert silent_share(TABLE, ["kidney tumor", "liver tumor"], can_coincide) == (1 / 2 + 1) / 2
-    assert silent_share(TABLE, [], can_coincide) is None
+    assert silent_share(TABLE, "kidney tumor", can_coincide) == 1 / 2
+    assert silent_share(TABLE, "kidney tumor", is_the_same) == 1
+    assert silent_share(TABLE, "kidney cyst", can_coincide) == 1
+
+
+def test_descriptions_are_read_from_the_tables_of_held_out_phantoms(tmp_path, monkeypatch):
+    monkeypatch.setattr(descriptions, "RESULTS", tmp_path)
+    write_json(tmp_path / "run" / "settings.json", {"size": "small"})
+    for seed in (0, 1):
+        raw = tmp_path / "run" / f"seed_{seed}" / "nnUNet_raw"
+        write_phantom_dataset(
+            raw / PHANTOM, train_cases=1, test_cases=2 + seed, seed=seed, config=SIZES["smoke"].phantoms
+        )
+
+    assert descriptions.main([str(tmp_path / "run")]) == 0
+    stored = json.loads((tmp_path / "descriptions_small.json").read_text())
+    assert [run["seed"] for run in stored["runs"]] == [0, 1]
+    for run in stored["runs"]:
+        assert [each["name"] for each in run["types"]] == [*SEEN, *UNSEEN]
+        shares = [each["the_same"] for each in run["types"] if each["the_same"] is not None]
+        assert all(0 <= share <= 1 for share in shares)
+        assert shares
 
 
 def body(distance):

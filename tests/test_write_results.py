@@ -26,7 +26,6 @@ def test_limits_stand_in_the_column_of_what_they_were_measured_of():
 
     run = {
         "seed": 0,
-        "silent": {way: {"seen": 0.7, "unseen": 0.8} for way in ("can coincide", "the same")},
         "reference masks": {"seen": read(0.3), "unseen": read(0.2)},
         "told the masks": {"seen": read(0.4), "unseen": read(0.2)},
         "own measurements": {"seen": measured(0.6), "unseen": measured(0.2)},
@@ -43,3 +42,16 @@ def test_limits_stand_in_the_column_of_what_they_were_measured_of():
     assert "| **mean** | 0.10 | 0.30 | 0.40 | n/a | n/a | n/a | 0.50 |" in seen
     assert "| disease first | 0.15 | 0.31 | 0.41 | n/a | n/a | n/a | n/a |" in seen
     assert "Lesions a seed, measured: 3.00, 3.00, 3.00." in seen
+
+
+def test_descriptions_are_averaged_over_types_and_then_over_seeds():
+    def types(first: float, second: float | None) -> list[dict]:
+        names = {"liver tumor": first, "kidney cyst": second}
+        return [{"name": name, "seen": True, "can_coincide": share, "the_same": 1.0} for name, share in names.items()]
+
+    runs = [{"seed": 0, "types": types(0.2, 0.6)}, {"seed": 1, "types": types(0.6, None)}]
+    lines = write_results.descriptions_section({"size": "small", "runs": runs})
+
+    assert "| liver tumor | seen | 0.40 ± 0.28 | 1.00 ± 0.00 |" in lines
+    assert "| kidney cyst | seen | 0.60 | 1.00 ± 0.00 |" in lines
+    assert "| **mean, seen** | seen | 0.50 ± 0.14 | 1.00 ± 0.00 |" in lines

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,17 +27,23 @@ from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 REPOSITORY = Path(__file__).parents[1]
 
 
-def scores(row: str, seed: int, *, seen: float, unseen: float | None, oracle: float | None = None) -> dict:
-    """A file of scores with one seen and one unseen type, of which only DSC matters."""
+def scores(
+    row: str, seed: int, *, seen: float, unseen: float | None, oracle: float | None = None, silent: float | None = 0.25
+) -> dict:
+    """A file of scores with one seen and one unseen type, of which only DSC matters, and one that no case holds."""
 
     def summary(values: dict[bool, float | None]) -> dict:
         figures = {"nsd": {"mean": 0.5, "std": None, "n": 1}, "sensitivity": 0.5, "false_positives_per_case": 1.0,
                    "presence_auc": None, "volume_present_ml": {"mean": 3.0, "std": None, "n": 1},
-                   "volume_absent_ml": {"mean": 1.0, "std": None, "n": 1}, "silent_when_absent": 0.25}  # fmt: skip
-        each = [{"seen": is_seen, "dsc": {"mean": value, "std": None, "n": 1}, **figures}
-                for is_seen, value in values.items()]  # fmt: skip
+                   "volume_absent_ml": {"mean": 1.0, "std": None, "n": 1}}  # fmt: skip
         names = {True: "liver tumor", False: "liver cyst"}
-        return {"types": [{"name": names[group["seen"]], **group} for group in each], "groups": each}
+        nowhere = {"name": "kidney stone", "seen": False, "cases_present": 0, "silent_when_absent": None,
+                   "dsc": {"mean": None, "std": None, "n": 0}, **figures, "false_positives_per_case": 9.0}  # fmt: skip
+        return {"types": [
+            *({"name": names[is_seen], "seen": is_seen, "cases_present": 1, "silent_when_absent": silent,
+               "dsc": {"mean": value, "std": None, "n": 1}, **figures} for is_seen, value in values.items()),
+            nowhere,
+        ]}  # fmt: skip
 
     return {
         "row": row,
@@ -111,6 +118,22 @@ def test_seeds_are_averaged_and_those_without_a_figure_do_not_count(folder):
     assert over_seeds(runs, ORACLE, "dsc", seen=False).mean == pytest.approx(0.4)
 
 
+def test_types_that_no_image_holds_are_in_no_group(folder):
+    runs = collect(folder, "small")["runs"]
+
+    assert over_seeds(runs, "malenia", "false_positives_per_case", seen=False).mean == 1
+
+
+def test_a_share_that_some_seed_does_not_have_is_marked(folder):
+    path = folder / "seed_2" / "scores" / "phantoms" / "malenia.json"
+    path.write_text(json.dumps(scores("malenia", 2, seen=0.8, unseen=0.2, silent=None)))
+
+    text = "\n".join(section(collect(folder, "small")))
+
+    assert "| 1.0 ± 0.0 | 0.25 ± 0.00 ° |" in text
+    assert "| (a) any-lesion nnU-Net | 0.10 | 0.50 | 0.50 | 1.00 | n/a | 3.0 | 1.0 | 0.25 |" in text
+
+
 def test_the_table_shows_spread_and_warns_of_few_seeds(folder):
     text = "\n".join(section(collect(folder, "small")))
 
@@ -135,6 +158,14 @@ def test_what_is_published_is_stored_and_shown_with_a_picture(folder, tmp_path):
     assert f"({picture.name})" in page
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert (repository / "benchmarks" / "results" / "zero_shot_small.json").exists()
+
+
+def test_the_page_is_what_the_stored_results_make_of_it(tmp_path):
+    shutil.copytree(REPOSITORY / "benchmarks" / "results", tmp_path / "benchmarks" / "results")
+    (tmp_path / "docs").mkdir()
+    publish([], tmp_path)
+    page = (tmp_path / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert page == (REPOSITORY / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 def test_published_runs_take_the_place_of_the_same_ones_and_join_the_others(folder, tmp_path):
@@ -169,10 +200,13 @@ def test_an_unseen_type_is_held_against_what_was_aimed_at(folder):
     path = folder / "seed_0" / "scores" / "phantoms" / "malenia_all_types.json"
     path.write_text(json.dumps(scores("malenia_all_types", 0, seen=0.5, unseen=0.2)))
 
-    text = "\n".join(section(collect(folder, "small")))
+    text = "\n".join(section(collect(folder, "small"), {"liver cyst": 0.75, "kidney stone": 0.25}))
 
     where = "finds 0.50 of its lesions, the bound 0.50, (a) 0.50; the bound is silent in 0.25 and has AUC n/a"
-    assert f"| liver cyst | **0.00** | **-0.30** | **0.50** | 1.00 | **0.25** | n/a | {where} |" in text
+    limit = "a perfect reader of its description would be silent in"
+    missed = "**0.00** | **-0.30** | **0.50** | 1.00 | **0.25** | n/a"
+    assert f"| liver cyst | {missed} | {where}; {limit} 0.75 |" in text
+    assert f"| **mean** | {missed} | {where}; {limit} 0.50 |" in text
     assert "| liver tumor | 0." not in text.split("what was aimed at")[1]  # seen
 
 

@@ -5,6 +5,7 @@
 FOLDER: output of `python -m benchmarks.zero_shot`. Further phantoms go to FOLDER/limits, answers to
 FOLDER/seed_SEED/limits, figures to benchmarks/results/limits_SIZE.json, and from there to docs/results.md by
 `python -m benchmarks.write_results`. Only random forests of measurements are trained.
+What the descriptions allow is measured by `python -m benchmarks.limits.descriptions FOLDER`, without any model.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import Any
 from benchmarks.aspects.answers import VALIDATION_SEED, Phantoms, held_out_phantoms
 from benchmarks.aspects.measures import aspect_accuracy, disease_accuracy, groups
 from benchmarks.commands import BenchmarkError, revision
-from benchmarks.limits.descriptions import can_coincide, is_the_same, silent_share
 from benchmarks.limits.measurements import OwnMasks, forest_accuracy, measure_folder
 from benchmarks.limits.reference_masks import read_references
 from benchmarks.zero_shot.experiment import Experiment, ask, check_trained, environment, predict_classes, size_of
@@ -28,7 +28,7 @@ from nnunetv2_malenia.cli.numeric import count_from_zero
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
 from nnunetv2_malenia.evaluation.predictions import read_labels
 from nnunetv2_malenia.inference.whole_files import write_json
-from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
+from nnunetv2_malenia.phantom.dataset import UNSEEN
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -64,13 +64,6 @@ def _limits(experiment: Experiment) -> dict[str, Any]:
     own_tested = measure_folder(test, own_masks(experiment, "test", test))
     same = [lesion for lesion, found in zip(tested, own_tested, strict=True) if found]
     figures: dict[str, Any] = {
-        "silent": {
-            name: {
-                group: silent_share(test.table, types, fits)
-                for group, types in (("seen", SEEN), ("unseen", UNSEEN))
-            }
-            for name, fits in (("can coincide", can_coincide), ("the same", is_the_same))
-        },
         "measurements": forest_accuracy(train, tested, UNSEEN),
         "measurements of the same": forest_accuracy(train, same, UNSEEN),
         "own measurements": forest_accuracy(own_train, own_tested, UNSEEN),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from operator import sub, truediv
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
@@ -16,11 +17,13 @@ from matplotlib.figure import Figure
 from benchmarks.zero_shot.beds import BEDS, PHANTOMS
 from benchmarks.zero_shot.rows import ROWS, SIZES
 from nnunetv2_malenia.evaluation.summary import SILENT_SHARE, Statistic
+from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN, plan_training_cases
 
-NOT_THERE = "n/a"
+NOT_THERE, PARTIAL = "n/a", "°"
 ORACLE = "any_lesion_oracle"
 AGAIN = "malenia_again"
-COMPARED = ("malenia", "any_lesion", ORACLE, "malenia_all_types")  # the last: the upper bound
+BOUND = "malenia_all_types"
+COMPARED = ("malenia", "any_lesion", ORACLE, BOUND)
 AIMED_AT = ("dsc", "nsd", "sensitivity", "silent_when_absent", "presence_auc")
 # aimed at for unseen types: DSC above the any-lesion nnU-Net and not below its oracle, share of the bound, silence, AUC
 LEAD, NEAR, SHARE_OF_BOUND, AIM = 0.10, -0.03, 0.75, 0.9
@@ -79,37 +82,46 @@ def place(run: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def _run(scores: Mapping[str, Any], row: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """types and groups: as `evaluation.summary` has them, of each statistic the mean."""
-
-    def means(figures: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value["mean"] if isinstance(value, dict) else value for key, value in figures.items()}
-
+    """types: as `evaluation.summary` has them, of each statistic the mean."""
     return {
         "bed": scores["bed"],
         "row": row,
         "seed": scores["seed"],
         "revision": scores["revision"],
-        "types": [means(each) for each in summary["types"]],
-        "groups": [means(each) for each in summary["groups"]],
+        "types": [
+            {key: value["mean"] if isinstance(value, dict) else value for key, value in each.items()}
+            for each in summary["types"]
+        ],
     }
 
 
-def over_seeds(runs: Sequence[Mapping[str, Any]], row: str, figure: str, *, seen: bool) -> Statistic:
-    """Mean and sample std over seeds of a group's figure in a row; seeds without it do not count."""
+def over_seeds(runs: Iterable[Mapping[str, Any]], row: str, figure: str, *, seen: bool) -> Statistic:
+    """Mean and sample std over seeds of a group's figure in a row; seeds without it do not count.
+
+    A group is the mean of those of its types that the test images hold.
+    """
     return Statistic.of(
-        group[figure] for run in runs if run["row"] == row for group in run["groups"] if group["seen"] is seen
+        Statistic.of(each[figure] for each in group).mean
+        for group in (_group(run, seen=seen) for run in runs if run["row"] == row)
     )
 
 
-def type_over_seeds(runs: Sequence[Mapping[str, Any]], row: str, name: str, figure: str) -> Statistic:
+def _group(run: Mapping[str, Any], *, seen: bool) -> list[Mapping[str, Any]]:
+    return [each for each in run["types"] if each["seen"] is seen and each["cases_present"]]
+
+
+def type_over_seeds(runs: Iterable[Mapping[str, Any]], row: str, name: str, figure: str) -> Statistic:
     """The same for one lesion type."""
     return Statistic.of(
         each[figure] for run in runs if run["row"] == row for each in run["types"] if each["name"] == name
     )
 
 
-def section(content: Mapping[str, Any]) -> list[str]:
-    """Markdown: what was run; for each bed unseen and seen types by row, and every type."""
+def section(content: Mapping[str, Any], silence: Mapping[str, float] = MappingProxyType({})) -> list[str]:
+    """Markdown: what was run; for each bed unseen and seen types by row, and every type.
+
+    silence: lesion type -> share of silent cases that its description allows, of `limits.descriptions`.
+    """
     runs, settings = content["runs"], content["settings"]
     rows = list(dict.fromkeys(run["row"] for run in runs))
     seeds = sorted({run["seed"] for run in runs})
@@ -118,12 +130,16 @@ def section(content: Mapping[str, Any]) -> list[str]:
         f"## `python -m benchmarks.zero_shot {content['size']}`",
         "",
         f"Seeds {', '.join(map(str, seeds))} of phantoms and training; {settings['train_cases']} phantoms to train on, "
-        f"{settings['test_cases']} held out, {settings['epochs']} epochs of {settings['steps']} steps, {patch}, torch "
-        f"{content['versions']['torch']}. Mean ± std over seeds; a group is the mean of its types. silent, absent: "
-        f"share of the cases without a type in which at most {SILENT_SHARE:.0%} of the ml returned where it is present "
-        "is returned. (a): the one mask of any lesion, scored against every type, as it is and after an oracle took "
-        "away what lies on lesions of other types.",
+        f"{settings['test_cases']} held out, {settings['epochs']} epochs of {settings['steps']} steps, {patch}, "
+        f"answered with torch {content['versions']['torch']}. Mean ± std over seeds; a group is the mean of those of "
+        "its types that the images hold. silent, absent: share of the cases without a type in which at most "
+        f"{SILENT_SHARE:.0%} of the ml returned where it is present is returned. {PARTIAL}: not of all types and "
+        "seeds, since there is no such share where nothing is returned for the cases with a type. (a): the one mask of "
+        "any lesion, scored against every type, as it is and after an oracle took away what lies on lesions of other "
+        "types, and nothing else.",
     ]
+    if BOUND in rows:
+        lines += ["", _shares_of_phantoms(settings["train_cases"], seeds)]
     if single := [TITLES[row] for row in rows if len({run["seed"] for run in runs if run["row"] == row}) < 3]:
         lines += ["", f"Fewer than three seeds, so directions and no claims: {'; '.join(single)}."]
     lines += ["", *_revisions(runs)]
@@ -134,7 +150,7 @@ def section(content: Mapping[str, Any]) -> list[str]:
             lines += ["", title, "", *_group_table(there, seen=is_seen)]
         lines += ["", f"### {BEDS[bed]}: DSC by type", "", *_type_table(there)]
         if {run["row"] for run in there}.issuperset(COMPARED):
-            lines += ["", *_targets(there, bed)]
+            lines += ["", *_targets(there, bed, silence)]
     return [*lines, ""]
 
 
@@ -149,8 +165,29 @@ def _revisions(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _group_table(runs: Sequence[Mapping[str, Any]], *, seen: bool) -> Iterator[str]:
     yield from head(["", *(column.title for column in COLUMNS)])
     for row in dict.fromkeys(run["row"] for run in runs):
-        cells = [cell(over_seeds(runs, row, column.figure, seen=seen), column.digits) for column in COLUMNS]
+        cells = [_group_cell(runs, row, column, seen=seen) for column in COLUMNS]
         yield f"| {TITLES[row]} | {' | '.join(cells)} |"
+
+
+def _group_cell(runs: Sequence[Mapping[str, Any]], row: str, column: Column, *, seen: bool) -> str:
+    shown = cell(over_seeds(runs, row, column.figure, seen=seen), column.digits)
+    types = [each for run in runs if run["row"] == row for each in _group(run, seen=seen)]
+    is_partial = shown != NOT_THERE and any(each[column.figure] is None for each in types)
+    return f"{shown} {PARTIAL}" if is_partial else shown
+
+
+def _shares_of_phantoms(count: int, seeds: Sequence[int]) -> str:
+    """How many training phantoms hold a type: fewer of the bound, whose lesions are of more types."""
+
+    def numbers(types: Sequence[str]) -> str:
+        plans = [plan_training_cases(count, types, seed) for seed in seeds]
+        of_types = [sum(name in case.lesion_types for case in plan) for plan in plans for name in types]
+        return f"{min(of_types)} to {max(of_types)}"
+
+    return (
+        f"A type is in {numbers(SEEN)} of the {count} training phantoms where only seen types are, and in "
+        f"{numbers((*SEEN, *UNSEEN))} where all are: the rows that saw all types had fewer lesions of each."
+    )
 
 
 def _type_table(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -163,8 +200,8 @@ def _type_table(runs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"| {name} | {GROUPS[seen]} | {' | '.join(cell(each, 2) for each in statistics)} |"
 
 
-def _targets(runs: Sequence[Mapping[str, Any]], bed: str) -> Iterator[str]:
-    """Every unseen type against what was aimed at; where it falls short, what was seen of it."""
+def _targets(runs: Sequence[Mapping[str, Any]], bed: str, silence: Mapping[str, float]) -> Iterator[str]:
+    """Every unseen type against what was aimed at; where it falls short, what was seen of it. silence: of `section`."""
     yield from (f"### {BEDS[bed]}: unseen types against what was aimed at", "")
     yield (
         f"MaleniaTrainer: DSC above (a) by at least {LEAD:.2f} and below (a) with an oracle by at most {-NEAR:.2f}; "
@@ -178,11 +215,13 @@ def _targets(runs: Sequence[Mapping[str, Any]], bed: str) -> Iterator[str]:
     same = [run for run in runs if run["seed"] in seeds]
     for name in dict.fromkeys(each["name"] for run in runs for each in run["types"] if not each["seen"]):
         figures = {row: {key: type_over_seeds(same, row, name, key).mean for key in AIMED_AT} for row in COMPARED}
-        yield f"| {name} | {' | '.join(_target_cells(figures))} |"
+        yield f"| {name} | {' | '.join(_target_cells(figures, silence.get(name)))} |"
+    figures = {row: {key: over_seeds(same, row, key, seen=False).mean for key in AIMED_AT} for row in COMPARED}
+    yield f"| **mean** | {' | '.join(_target_cells(figures, Statistic.of(silence.values()).mean))} |"
 
 
-def _target_cells(figures: Mapping[str, Mapping[str, float | None]]) -> Iterator[str]:
-    """figures: row -> figure -> mean of one type."""
+def _target_cells(figures: Mapping[str, Mapping[str, float | None]], silence: float | None) -> Iterator[str]:
+    """figures: row -> figure -> mean of one type, or of all. silence: what the description allows."""
     own, any_lesion, oracle, bound = (figures[row] for row in COMPARED)
     drawn = [
         (_with(sub, own["dsc"], any_lesion["dsc"]), LEAD),
@@ -200,6 +239,8 @@ def _target_cells(figures: Mapping[str, Mapping[str, float | None]]) -> Iterator
     if _is_short(*silent) or _is_short(*auc):
         of_bound = [_two_digits(bound[figure]) for figure in ("silent_when_absent", "presence_auc")]
         seen.append(f"the bound is silent in {of_bound[0]} and has AUC {of_bound[1]}")
+    if silence is not None and _is_short(*silent):
+        seen.append(f"a perfect reader of its description would be silent in {silence:.2f}")
     yield "; ".join(seen) or "nowhere"
 
 
@@ -240,8 +281,8 @@ def plot(content: Mapping[str, Any], path: Path) -> None:
         means = [over_seeds(runs, row, "dsc", seen=seen).mean or 0.0 for row in rows]
         axes.barh(heights, means, height=0.32, color=COLOURS[seen], alpha=0.5, label=f"{GROUPS[seen]} types")
         for run in runs:
-            values = [group["dsc"] for group in run["groups"] if group["seen"] is seen and group["dsc"] is not None]
-            axes.scatter(values, [heights[rows.index(run["row"])]] * len(values), s=12, color=COLOURS[seen], zorder=3)
+            if (value := over_seeds([run], run["row"], "dsc", seen=seen).mean) is not None:
+                axes.scatter(value, heights[rows.index(run["row"])], s=12, color=COLOURS[seen], zorder=3)
     axes.set_yticks(range(len(rows)), [TITLES[row] for row in rows])
     axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xlabel="DSC on phantoms, mean over types; a dot is a seed")
     axes.spines[["top", "right"]].set_visible(False)
