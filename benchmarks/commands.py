@@ -20,14 +20,20 @@ def run_logged(words: Sequence[object], *, env: Mapping[str, str], log: Path) ->
     Raises BenchmarkError if it is not installed or fails.
     """
     program, *arguments = map(str, words)
-    places = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    executable = shutil.which(program, path=os.pathsep.join(places))
-    if executable is None:
-        raise BenchmarkError(f"{program} is not installed beside {sys.executable}; install nnunetv2_malenia again")
+    executable = installed(program)
     with log.open("a", encoding="utf-8") as file:
         done = subprocess.run([executable, *arguments], env=env, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode != 0:
         raise BenchmarkError(f"{Path(program).name} failed with status {done.returncode}; its output is in {log}")
+
+
+def installed(program: str) -> str:
+    """The path of a program that is installed beside this Python, or of a path. Raises BenchmarkError without one."""
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    executable = shutil.which(program, path=os.pathsep.join(places))
+    if executable is None:
+        raise BenchmarkError(f"{program} is not installed beside {sys.executable}; install nnunetv2_malenia again")
+    return executable
 
 
 def revision() -> str:

@@ -2,6 +2,7 @@
 
 malenia_demo --train --baseline --minutes 30 --train_cases 240 --test_cases 24 -o FOLDER  (and with --minutes 60)
 python benchmarks/store_demo.py FOLDER
+python -m benchmarks.time_demo
 python benchmarks/train_step.py -d 901 -p nnUNetMaleniaDemoPlans
 python benchmarks/train_step.py -d 901 -device cuda
 python benchmarks/bench_convert.py FOLDER_OF_MASKS
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 
 from benchmarks.aspects.figures import over_seeds
 from benchmarks.zero_shot.figures import cell, head
@@ -89,6 +91,20 @@ def demo_section(results: dict) -> list[str]:
             for group, pairs in results["pairs"].items()
         )
         + ".",
+        "",
+    ]
+
+
+def time_section(results: dict) -> list[str]:
+    first, runs = results["first_run"], results["runs"]
+    medians = {key: median(run[key] for run in runs) for key in first}
+    return [
+        "## The demo",
+        "",
+        f"`python -m benchmarks.time_demo`, {results['processor']}, torch {results['versions']['torch']}, commit "
+        f"{results['commit']}: `malenia_demo` in an empty folder has its first mask after "
+        f"{first['first_mask_s']:.0f} s and ends after {first['end_s']:.0f} s; run again, after "
+        f"{medians['first_mask_s']:.0f} and {medians['end_s']:.0f} s (median of {len(runs)}).",
         "",
     ]
 
@@ -346,6 +362,7 @@ def main() -> None:
         "weights of the two branches (0.2 and 0.8) are an earlier model's. One training seed each: directions, no "
         "claims.",
         "",
+        *time_section(stored("demo_time")),
         *(line for demo in sorted(demos, key=lambda results: results["epochs"]) for line in demo_section(demo)),
         *partial_section(stored("partial_labels")),
         *step_section([stored("train_step_cpu"), stored("train_step_cuda")]),

@@ -42,6 +42,7 @@ def test_a_query_is_silent_where_no_lesion_of_another_type_fits_it():
 
 def test_descriptions_are_read_from_the_tables_of_held_out_phantoms(tmp_path, monkeypatch):
     monkeypatch.setattr(descriptions, "RESULTS", tmp_path)
+    (tmp_path / "run").mkdir()
     write_json(tmp_path / "run" / "settings.json", {"size": "small"})
     for seed in (0, 1):
         raw = tmp_path / "run" / f"seed_{seed}" / "nnUNet_raw"
