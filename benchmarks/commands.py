@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+
 
 class BenchmarkError(ValueError):
     """A benchmark cannot go on; the message is one line: what is wrong, where, what to do."""
@@ -37,6 +39,8 @@ def installed(program: str) -> str:
 
 
 def revision() -> str:
-    """The commit of the code that measures, with -dirty if files differ from it."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(words, capture_output=True, encoding="utf-8", check=True).stdout.strip()
+    """The commit of the code that measures, with -dirty if files differ from it; "unknown" without its git history."""
+    if not (ROOT / ".git").exists():
+        return "unknown"
+    words = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(words, capture_output=True, encoding="utf-8", check=False).stdout.strip() or "unknown"

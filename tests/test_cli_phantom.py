@@ -9,6 +9,7 @@ from oriented import middle_ras, store
 
 from nnunetv2_malenia import cli
 from nnunetv2_malenia.attributes.tables import read_table
+from nnunetv2_malenia.demo import real_anatomy
 from nnunetv2_malenia.phantom import ORGANS
 from nnunetv2_malenia.phantom import lesions as words
 from nnunetv2_malenia.phantom.anatomy import Grid, draw_anatomy
@@ -77,7 +78,7 @@ def test_render_takes_names_from_a_dataset_json_above_the_label_maps(tmp_path):
     assert list(read_table(tmp_path / "out" / "attributes.json").cases["a"].lesions) == ["kidney cyst"]
 
 
-def test_label_values_beyond_a_byte_stay_what_they_are(tmp_path):
+def test_label_values_with_gaps_and_beyond_a_byte_become_consecutive_as_nnunet_wants_them(tmp_path, capsys):
     labels = np.zeros((16, 40, 56), np.int16)
     labels[3:13, 14:26, 8:20] = 1
     labels[6:10, 17:23, 11:17] = 258  # would be 2 in a byte
@@ -87,7 +88,31 @@ def test_label_values_beyond_a_byte_stay_what_they_are(tmp_path):
     table = write(tmp_path / "table.json", TABLE)
     out = tmp_path / "out"
     assert run("render", "--labels", tmp_path / "labels", "--attributes", table, "--names", names, "-o", out) == 0
-    assert (nib.load(out / "labelsTr" / "a.nii.gz").get_fdata() == 258).sum() == (labels == 258).sum()
+    told = json.loads((out / "dataset.json").read_text())["labels"]
+    assert told == {"background": 0, "kidney": 1, "kidney cyst": 2, "kidney tumor": 3}
+    stored = nib.load(out / "labelsTr" / "a.nii.gz").get_fdata()
+    assert np.unique(stored).tolist() == [0, 1, 3]
+    assert (stored == 3).sum() == (labels == 258).sum()
+    assert "label values have gaps, which nnU-Net does not take; they are renumbered" in capsys.readouterr().err
+
+
+def test_a_lesion_that_the_table_lacks_is_not_drawn_as_healthy_organ(tmp_path, capsys):
+    labels, out = kits(tmp_path / "kits"), tmp_path / "out"
+    table = write(tmp_path / "table.json", {"lesions": {"kidney cyst": {"density": "fluid density"}}})
+    assert run("render", "--labels", labels, "--attributes", table, "-o", out) == 1
+    error = capsys.readouterr().err
+    assert "'kidney tumor' is no lesion of the attribute table, and would be drawn as a healthy organ; add it" in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_label_map_without_labels_is_named(tmp_path, capsys):
+    labels = kits(tmp_path / "kits")
+    path = labels / "case_2" / "segmentation.nii.gz"
+    store(np.zeros((16, 40, 56), np.uint8), np.eye(4), "RAS", path)
+    table = write(tmp_path / "table.json", TABLE)
+    assert run("render", "--labels", labels, "--attributes", table, "-o", tmp_path / "out") == 1
+    assert capsys.readouterr().err == f"error: {path}: nothing is labelled in it; take it out\n"
 
 
 def test_label_maps_of_organs_alone_are_drawn_and_it_is_said(tmp_path, capsys):
@@ -166,6 +191,47 @@ def test_insert_does_not_write_over_what_is_there(patient, tmp_path, capsys):
     table = {"lesions": {"liver cyst": {"location": "liver"}}}
     assert [insert(patient, tmp_path, table), insert(patient, tmp_path, table)] == [0, 1]
     assert "exists; remove it or choose another folder" in capsys.readouterr().err
+
+
+def test_insert_writes_all_three_files_or_none(patient, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(real_anatomy, "write_table", fail)
+    assert insert(patient, tmp_path, {"lesions": {"liver cyst": {"location": "liver"}}}) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_sheet_takes_regions_and_tells_what_it_cannot_show(patient, tmp_path, capsys):
+    out, png = tmp_path / "d", tmp_path / "sheet.png"
+    assert insert(patient, tmp_path, {"lesions": {"kidney cyst": {"location": "left kidney"}}}) == 0
+    for kind, name in (("images", "ct_0000.nii.gz"), ("labels", "ct.nii.gz")):
+        (out / f"{kind}Tr").mkdir(parents=True)
+        (tmp_path / "out" / name).rename(out / f"{kind}Tr" / name)
+    regions = {"background": 0, "kidney": [1, 2], "kidney cyst": [1]}
+    write(out / "dataset.json", {"labels": regions, "regions_class_order": [2, 1]})
+    write(out / "attributes.json", {"lesions": {"kidney cyst": {"location": "left kidney"}}})
+    assert run("sheet", out, "-o", png) == 0
+    png.unlink()
+    store(
+        np.zeros((20, 24, 32), np.uint8),
+        Grid((20, 24, 32), (10.0, 9.0, 9.0)).affine,
+        "RAS",
+        out / "labelsTr" / "ct.nii.gz",
+    )
+    assert run("sheet", out, "-o", png) == 1
+    write(out / "dataset.json", {"name": "no labels"} | {"labels": 3})
+    assert run("sheet", out, "-o", png) == 1
+    (out / "dataset.json").write_text("{")
+    assert run("sheet", out, "-o", png) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[2].split(";")[0].split(" (")[0] for line in told] == [
+        f"not on the grid of {out / 'imagesTr' / 'ct_0000.nii.gz'}",
+        "no labels in it",
+        "cannot be read as JSON",
+    ]
+    assert not png.exists()
 
 
 def test_make_writes_a_data_set_and_sheet_a_picture_of_it(tmp_path, capsys):

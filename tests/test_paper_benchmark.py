@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.commands import BenchmarkError
 from benchmarks.paper.__main__ import main
 from benchmarks.paper.experiment import Settings, steps
 from benchmarks.paper.miniature import write_miniature
 from benchmarks.paper.rows import KITS, MERGED, ROWS, SOURCES, TABLES, public_types, published
+from benchmarks.paper.step import main as run_step
 from benchmarks.paper.tables import content, markdown
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, read_table
 from nnunetv2_malenia.cli import convert_kits, convert_msd, merge
@@ -152,6 +154,23 @@ def test_one_in_five_cases_of_every_source_is_a_test_case_in_every_training(sett
         assert len(list((settings.test_cases(name) / "labels").iterdir())) == len(split["val"])
 
 
+def test_a_split_that_lets_trainings_read_test_cases_is_told(settings):
+    """As nnU-Net writes one itself, where the printed commands were run without that for the split."""
+    ids = [f"liver_{i}" for i in range(6)]
+    (settings.raw / MERGED / "labelsTr").mkdir(parents=True)
+    for case_id in ids:
+        (settings.raw / MERGED / "labelsTr" / f"{case_id}.nii.gz").touch()
+    split = settings.preprocessed / MERGED / "splits_final.json"
+    split.parent.mkdir(parents=True)
+    split.write_text(json.dumps([{"train": ids[:5], "val": ids[5:]}]))
+    with pytest.raises(BenchmarkError, match="fold 0 does not hold out the test cases; remove it"):
+        list(steps(settings, ROWS["malenia"]))
+
+    assert run_step(["split", MERGED, "-o", str(settings.folder)]) == 0
+    assert json.loads(split.read_text())[0] == {"train": ids[1:5], "val": ["liver_0", "liver_5"]}
+    assert list(steps(settings, ROWS["malenia"]))
+
+
 def test_the_dry_run_prints_commands_and_folders_and_writes_nothing(settings, capsys):
     assert run("seen", settings, "--dry-run") == 0
 
@@ -159,6 +178,8 @@ def test_the_dry_run_prints_commands_and_folders_and_writes_nothing(settings, ca
     assert f"export nnUNet_raw={settings.raw}" in told
     assert "nnUNetv2_train 100 3d_fullres 0 -tr MaleniaTrainer -p nnUNetPlans -device cuda\n" in told
     assert told.count("malenia_merge") == 1
+    assert f"python -m benchmarks.paper.step split Dataset100_MaleniaPaper -o {settings.folder}\n" in told
+    assert f"python -m benchmarks.paper.step link Dataset100_MaleniaPaper -o {settings.folder}\n" in told
     assert not settings.folder.exists()
 
 

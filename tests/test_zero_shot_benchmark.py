@@ -11,8 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from benchmarks import commands
 from benchmarks.commands import BenchmarkError
 from benchmarks.zero_shot import datasets
+from benchmarks.zero_shot.__main__ import main as zero_shot
 from benchmarks.zero_shot.beds import ct_bed, kits_bed, write_bed
 from benchmarks.zero_shot.datasets import BANK, CODES, OneHotEncoder, code_table, write_dataset
 from benchmarks.zero_shot.experiment import Experiment
@@ -230,6 +232,34 @@ def test_a_second_training_of_the_same_seeds_is_kept_beside_the_first(folder, tm
     ]
     page = (tmp_path / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     assert "| MaleniaTrainer, trained again | 0.60 ± 0.17 |" in page
+
+
+def test_a_bed_that_cannot_be_made_is_told_before_anything_is_trained(tmp_path, capsys):
+    organs = tmp_path / "organs.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), organs)
+    for options, message in (
+        (["--kits", str(tmp_path / "none")], "none: no CASE/segmentation.nii.gz; give KiTS23's dataset folder"),
+        (["--ct", str(tmp_path / "none.nii.gz"), str(organs)], "none.nii.gz: no such file"),
+        (["--ct", str(organs), str(organs)], "organs.nii.gz: no names of organs in its header"),
+    ):
+        assert zero_shot(["smoke", "-o", str(tmp_path / "out"), *options]) == 1
+        assert message in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["settings.json"]
+
+
+def test_figures_of_a_bed_are_not_taken_for_those_of_other_files(tmp_path, capsys):
+    for name in ("first", "second"):
+        (tmp_path / name / "case").mkdir(parents=True)
+        (tmp_path / name / "case" / "segmentation.nii.gz").touch()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "beds.json").write_text(json.dumps({"kits": [str(tmp_path / "first")]}))
+    assert zero_shot(["smoke", "-o", str(tmp_path / "out"), "--kits", str(tmp_path / "second")]) == 1
+    assert f"holds runs on {tmp_path / 'first'} (" in capsys.readouterr().err
+
+
+def test_without_its_history_the_commit_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    assert commands.revision() == "unknown"
 
 
 def test_figures_of_other_settings_are_not_joined(folder, tmp_path):

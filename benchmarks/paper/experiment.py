@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,18 +29,10 @@ DOWNLOAD = "docs/data.md says where to download it"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the command line chose. folder: everything goes there; epochs: None for nnU-Net's own number of 1000.
-
-    miniature: a plan and a training that only show that every command runs.
-    """
+class Folders:
+    """Where data are. folder: everything goes there."""
 
     folder: Path
-    msd: Path
-    kits: Path
-    device: str
-    epochs: int | None
-    miniature: bool
 
     @property
     def raw(self) -> Path:
@@ -48,6 +41,24 @@ class Settings:
     @property
     def preprocessed(self) -> Path:
         return self.folder / "nnUNet_preprocessed"
+
+    def test_cases(self, dataset: str) -> Path:
+        """Images and labels of the data set's cases that no training of fold 0 reads."""
+        return self.folder / "test_cases" / dataset
+
+
+@dataclass(frozen=True)
+class Settings(Folders):
+    """What the command line chose. epochs: None for nnU-Net's own number of 1000.
+
+    miniature: a plan and a training that only show that every command runs.
+    """
+
+    msd: Path
+    kits: Path
+    device: str
+    epochs: int | None
+    miniature: bool
 
     @property
     def plans(self) -> str:
@@ -69,13 +80,9 @@ class Settings:
         """part: "seen" and "unseen" of rows that are asked, else the data set."""
         return self.folder / "scores" / row.name / part / "summary.json"
 
-    def test_cases(self, dataset: str) -> Path:
-        """Images and labels of the data set's cases that no training of fold 0 reads."""
-        return self.folder / "test_cases" / dataset
-
 
 class Step(NamedTuple):
-    """A command, or a function of this module that takes settings and a data set; it is not run where `done` exists.
+    """A command, or one of FUNCTIONS with its folders and data set; it is not run where `done` exists.
 
     A command and the step after it have one `done` where only that one leaves a sign of being through.
     """
@@ -86,7 +93,9 @@ class Step(NamedTuple):
     def __str__(self) -> str:
         if isinstance(self.action, tuple):
             return shlex.join(map(str, self.action))
-        return f"# {self.action.args[-1]}: {self.action.func.__doc__}"
+        folders, dataset = self.action.args
+        name = next(name for name, function in FUNCTIONS.items() if function is self.action.func)
+        return shlex.join(["python", "-m", "benchmarks.paper.step", name, dataset, "-o", str(folders.folder)])
 
 
 def run_row(settings: Settings, row: Row) -> None:
@@ -149,13 +158,15 @@ def _training(settings: Settings, row: Row, dataset: str) -> Iterator[Step]:
         folder / f"{OWN_PLANS}.json",
     )
     if settings.miniature:
-        yield Step(partial(_shrink_plans, settings, dataset), folder / f"{PLANS}.json")
+        yield Step(partial(shrink_plans, settings, dataset), folder / f"{PLANS}.json")
     split = folder / "splits_final.json"
     yield Step(
         ("nnUNetv2_preprocess", "-d", number, "-plans_name", settings.plans, "-c", CONFIGURATION, "-np", processes),
         split,
     )
-    yield Step(partial(_write_split, settings, dataset), split)
+    yield Step(partial(write_split, settings, dataset), split)
+    if split.exists():
+        _check_split(settings, dataset)
     fold = settings.model(row, dataset) / "fold_0"
     resume = ("--c",) if any(fold.glob("checkpoint_*.pth")) else ()
     yield Step(
@@ -168,7 +179,7 @@ def _training(settings: Settings, row: Row, dataset: str) -> Iterator[Step]:
 def _questions(settings: Settings, row: Row) -> Iterator[Step]:
     """Every type, seen and unseen, asked for by its attributes, in the test cases of either."""
     merged, cases = settings.raw / MERGED, settings.test_cases(MERGED)
-    yield Step(partial(_link_test_cases, settings, MERGED), cases)
+    yield Step(partial(link_test_cases, settings, MERGED), cases)
     parts = {
         "seen": (cases / "images", cases / "labels", merged / "dataset.json", merged / "attributes.json"),
         "unseen": (merged / "imagesTs", merged / "labelsTs", merged / REFERENCE_LABELS, merged / QUERY_TABLE),
@@ -188,7 +199,7 @@ def _plain_predictions(settings: Settings, row: Row, dataset: str) -> Iterator[S
     """nnU-Net's label maps of a data set's test cases; all its labels are annotated in all its cases."""
     cases = settings.test_cases(dataset)
     predictions, scores = settings.folder / "predictions" / row.name / dataset, settings.scores(row, dataset)
-    yield Step(partial(_link_test_cases, settings, dataset), cases)
+    yield Step(partial(link_test_cases, settings, dataset), cases)
     yield Step(
         ("nnUNetv2_predict_from_modelfolder", "-i", cases / "images", "-o", predictions, "-m",
          settings.model(row, dataset), *_prediction_options(settings)),
@@ -212,39 +223,57 @@ def _evaluation(
     )  # fmt: skip
 
 
-def _shrink_plans(settings: Settings, dataset: str) -> None:
-    """nnU-Net's plans with the miniature's patch and network"""
-    folder = settings.preprocessed / dataset
+def shrink_plans(folders: Folders, dataset: str) -> None:
+    """Write nnU-Net's plans with the miniature's patch and network."""
+    folder = folders.preprocessed / dataset
     write_small_plans(folder, patch_size=MINIATURE.patch_size, features=MINIATURE.features)
 
 
-def _write_split(settings: Settings, dataset: str) -> None:
-    """a split whose fold 0 leaves out the test cases of seen types"""
-    tests = _test_ids(settings, dataset)
-    training = [case_id for case_id in _case_ids(settings.raw / dataset) if case_id not in tests]
-    write_json(settings.preprocessed / dataset / "splits_final.json", [{"train": training, "val": tests}])
+def write_split(folders: Folders, dataset: str) -> None:
+    """Write a split whose fold 0 leaves out the test cases of seen types."""
+    tests = _test_ids(folders, dataset)
+    training = [case_id for case_id in _case_ids(folders.raw / dataset) if case_id not in tests]
+    write_json(folders.preprocessed / dataset / "splits_final.json", [{"train": training, "val": tests}])
 
 
-def _link_test_cases(settings: Settings, dataset: str) -> None:
-    """a folder that links to the test cases of seen types"""
-    folder, raw = settings.test_cases(dataset), settings.raw / dataset
+def _check_split(folders: Folders, dataset: str) -> None:
+    """Raises BenchmarkError for a split that is not ours: nnU-Net writes one where a training finds none."""
+    split = folders.preprocessed / dataset / "splits_final.json"
+    fold = json.loads(split.read_text(encoding="utf-8"))[0]
+    if sorted(fold["val"]) != _test_ids(folders, dataset) or set(fold["train"]) & set(fold["val"]):
+        raise BenchmarkError(
+            f"{split}: fold 0 does not hold out the test cases; remove it and what was trained by it, run again"
+        )
+
+
+def link_test_cases(folders: Folders, dataset: str) -> None:
+    """Make a folder that links to the test cases of seen types."""
+    folder, raw = folders.test_cases(dataset), folders.raw / dataset
     beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     for kind in ("images", "labels"):
         (beside / kind).mkdir(parents=True)
-    for case_id in _test_ids(settings, dataset):
+    for case_id in _test_ids(folders, dataset):
         for kind, name in (("images", f"{case_id}_0000{FILE_ENDING}"), ("labels", f"{case_id}{FILE_ENDING}")):
             (beside / kind / name).symlink_to(raw / f"{kind}Tr" / name)
     beside.rename(folder)
 
 
-def _test_ids(settings: Settings, dataset: str) -> list[str]:
+# what `python -m benchmarks.paper.step` runs by name
+FUNCTIONS: Mapping[str, Callable[[Folders, str], None]] = {
+    "plans": shrink_plans,
+    "split": write_split,
+    "link": link_test_cases,
+}
+
+
+def _test_ids(folders: Folders, dataset: str) -> list[str]:
     """Of the merge's training cases, one in TEST_SHARE of each source, in sorted order; those that the data set has."""
     by_source: dict[str, list[str]] = {}
-    for case_id in _case_ids(settings.raw / MERGED):
+    for case_id in _case_ids(folders.raw / MERGED):
         by_source.setdefault(case_id.rpartition("_")[0], []).append(case_id)
     tests = {case_id for ids in by_source.values() for case_id in ids[::TEST_SHARE]}
-    return sorted(tests.intersection(_case_ids(settings.raw / dataset)))
+    return sorted(tests.intersection(_case_ids(folders.raw / dataset)))
 
 
 def _case_ids(raw: Path) -> list[str]:

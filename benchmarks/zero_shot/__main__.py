@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.commands import BenchmarkError
-from benchmarks.zero_shot.beds import PHANTOMS, ct_bed, kits_bed
+from benchmarks.zero_shot.beds import PHANTOMS, Bed, check_source, ct_bed, kits_bed
 from benchmarks.zero_shot.experiment import Experiment, run_experiment
 from benchmarks.zero_shot.figures import collect, section
 from benchmarks.zero_shot.rows import MAIN_ROWS, ROWS, SIZES
@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     rows = list(ROWS) if "all" in args.rows else args.rows
     try:
         _check_same_settings(folder, args.size)
+        for bed in beds:
+            check_source(bed)
+        _check_same_sources(folder, beds)
         for seed in args.seeds:
             for name in rows:
                 run_experiment(Experiment(ROWS[name], seed, size, folder, device, tuple(beds)))
@@ -75,6 +78,19 @@ def _check_same_settings(folder: Path, name: str) -> None:
     if record.exists() and json.loads(record.read_text(encoding="utf-8")) != settings:
         raise BenchmarkError(f"{folder} holds runs with other settings ({record}); choose another folder with -o")
     write_json(record, settings)
+
+
+def _check_same_sources(folder: Path, beds: Sequence[Bed]) -> None:
+    """A bed is of one source: figures of other files must not be taken for this one's."""
+    record = folder / "beds.json"
+    known = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    for bed in beds:
+        files = [str(path.resolve()) for path in bed.source]
+        if known.setdefault(bed.name, files) != files:
+            raise BenchmarkError(
+                f"{folder} holds runs on {' '.join(known[bed.name])} ({record}); choose another folder with -o"
+            )
+    write_json(record, known)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from nnunetv2_malenia.demo.run import QUERY_TABLE, REFERENCE_LABELS
 from nnunetv2_malenia.phantom import ORGANS
 from nnunetv2_malenia.phantom.anatomy import PhantomError
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN, phantom_table
+from nnunetv2_malenia.phantom.volume import names_in_header, read_volume
 
 LABELS = {name: value for value, name in enumerate(("background", *ORGANS, *SEEN, *UNSEEN))}
 KITS_TYPES = ("kidney tumor", "kidney cyst")
@@ -60,6 +61,24 @@ def ct_bed(image: Path, organs: Path) -> Bed:
     return Bed("ct", (image, organs))
 
 
+def check_source(bed: Bed) -> None:
+    """Raises PhantomError for a bed that cannot be made of its files, before anything is trained."""
+    if bed.name == "kits" and not _kits_masks(bed):
+        raise PhantomError(f"{bed.source[0]}: no CASE/segmentation.nii.gz; give KiTS23's dataset folder with --kits")
+    if bed.name == "ct":
+        image, organs = map(read_volume, bed.source)
+        if not names_in_header(organs):
+            raise PhantomError(
+                f"{organs.source}: no names of organs in its header; give --ct a file of TotalSegmentator"
+            )
+        if not image.same_grid(organs):
+            raise PhantomError(f"{organs.source}: not on the grid of {image.source}; resample it to the image")
+
+
+def _kits_masks(bed: Bed) -> list[Path]:
+    return sorted(bed.source[0].glob("*/segmentation.nii.gz"))
+
+
 def write_bed(bed: Bed, folder: Path, size: Size, seed: int) -> None:
     """Write imagesTs and labelsTs of a bed other than the phantoms; a folder that is there stays."""
     if folder.exists():
@@ -81,9 +100,7 @@ def _render_kits(bed: Bed, made: Path, scratch: Path, size: Size, seed: int) -> 
 
     Kidneys get no side as a label.
     """
-    masks = sorted(bed.source[0].glob("*/segmentation.nii.gz"))[: size.kits_cases]
-    if not masks:
-        raise PhantomError(f"{bed.source[0]}: no CASE/segmentation.nii.gz; give KiTS23's dataset folder with --kits")
+    masks = _kits_masks(bed)[: size.kits_cases]
     (scratch / "masks").mkdir()
     for path in masks:
         coarse = _cropped(_resampled(sitk.ReadImage(str(path)), size.phantoms.spacing_zyx))
@@ -107,6 +124,8 @@ def _insert_into_ct(bed: Bed, made: Path, scratch: Path, size: Size, seed: int) 
     """Copies of the CT with one to three types each; a type that finds no place in this CT is left out."""
     types, rng = (*SEEN, *UNSEEN), np.random.default_rng([seed, 3])
     possible = [name for name in types if _inserted(bed, [name], scratch / name, 0)]
+    if not possible:
+        raise PhantomError(f"{bed.source[0]}: no lesion type finds a place in it; label its organs, e.g. liver, kidney")
     for i in range(size.ct_cases):
         number = min(len(possible), int(rng.integers(1, 4)))
         chosen = [str(name) for name in rng.choice(possible, size=number, replace=False)]

@@ -13,7 +13,7 @@ from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attribu
 from nnunetv2_malenia.dataset_conversion.nifti_files import FILE_ENDING, link_or_copy
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import TRAINING, new_raw_dataset
 from nnunetv2_malenia.phantom.anatomy import PhantomError
-from nnunetv2_malenia.phantom.label_maps import read_names
+from nnunetv2_malenia.phantom.label_maps import checked_labels, read_labels_of, read_names
 from nnunetv2_malenia.phantom.synthesis import BalancedLooks, synthesise
 from nnunetv2_malenia.phantom.volume import read_volume
 
@@ -42,7 +42,7 @@ def augment_dataset(
     """
     looks = BalancedLooks(_excluded_looks(excluded, types))
     description = _description(source)
-    labels = read_names(description["labels"], str(source / "dataset.json"))
+    labels = read_names(read_labels_of(source / "dataset.json"), str(source / "dataset.json"))
     if "ignore" in labels:
         raise PhantomError(f"{source}: its ignore label must stay the last; augment a data set without one")
     names = [f"{SYNTHETIC} {i + 1}" for i in range(per_case)]
@@ -84,7 +84,7 @@ def augment_dataset(
             if done and done.attributes:
                 raw.count(new_id, TRAINING)
                 image.save(done.image, raw.image_path(new_id, TRAINING, 0))
-                merged = np.where(done.mask > 0, done.mask.astype(np.uint16) + last, mask.array)
+                merged = np.where(done.mask > 0, done.mask.astype(np.uint16) + last, checked_labels(mask, labels))
                 mask.save(merged.astype(np.min_scalar_type(merged.max())), raw.mask_path(new_id, TRAINING))
                 new_labels |= {name: last + 1 + names.index(name) for name in done.attributes}
                 stated[new_id], origins[new_id] = done.attributes, case_id
@@ -107,8 +107,10 @@ def _description(source: Path) -> dict:
     file = source / "dataset.json"
     if not file.is_file():
         raise PhantomError(f"{file}: no such file; give the folder of an nnU-Net raw data set")
+    read_labels_of(file)
     description = json.loads(file.read_text(encoding="utf-8"))
-    if len(description.get("channel_names", ())) != 1 or description.get("file_ending") != FILE_ENDING:
+    channels = description.get("channel_names")
+    if not isinstance(channels, dict) or len(channels) != 1 or description.get("file_ending") != FILE_ENDING:
         raise PhantomError(f"{file}: lesions can be put into one CT channel stored as {FILE_ENDING} only")
     return description
 

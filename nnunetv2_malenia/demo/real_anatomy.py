@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from nnunetv2_malenia.dataset_conversion.nnunet_raw import FILE_ENDING, new_raw_
 from nnunetv2_malenia.phantom.anatomy import PhantomError
 from nnunetv2_malenia.phantom.from_labels import render_label_map
 from nnunetv2_malenia.phantom.insertion import insert_lesions
-from nnunetv2_malenia.phantom.label_maps import read_names
+from nnunetv2_malenia.phantom.label_maps import read_labels_of, read_names
 from nnunetv2_malenia.phantom.rendering import Scanner
 from nnunetv2_malenia.phantom.volume import Volume, names_in_header, read_volume
 
@@ -35,14 +35,18 @@ def render_dataset(
 
     labels_folder: CASE.nii.gz files, or KiTS's CASE/segmentation.nii.gz. Names of the labels: from `names_file`, the
     dataset.json of the folder or the one above, the label maps' own headers, or those of KiTS. Images and label maps
-    have the geometry of the files given; `attributes.json` says how each case's lesions were drawn, if there are any.
+    have the geometry of the files given, label values without gaps; `attributes.json` says how each case's lesions were
+    drawn, if there are any.
     Raises PhantomError as `render_label_map` does, FileExistsError if the data set is there; then nothing is written.
     """
     files = _label_maps(labels_folder)
     names = _names(read_volume(next(iter(files.values()))), labels_folder, names_file)
-    labels = {"background": 0} | {name: value for name, value in names.items() if value}
+    values = [0, *sorted(value for value in names.values() if value)]
+    labels = {"background": 0} | {name: values.index(value) for name, value in names.items() if value}
     lesions = [name for name in labels if table.find(name) is not None]
     cases, remarks = {}, []
+    if values[-1] != len(values) - 1:
+        remarks.append(f"{labels_folder}: its label values have gaps, which nnU-Net does not take; they are renumbered")
     if not lesions:
         remarks.append(
             f"{labels_folder}: no label is a lesion of the table; organs are drawn alone, without attributes"
@@ -52,7 +56,7 @@ def render_dataset(
         for case_id, path in files.items():
             volume = read_volume(path)
             case = render_label_map(volume, names, table, case_id, scanner=scanner, seed=seed)
-            masks = volume.array.astype(np.min_scalar_type(max(labels.values())))
+            masks = np.searchsorted(values, volume.array).astype(np.min_scalar_type(len(values) - 1))
             image, mask = (_as_stored(volume, each) for each in (case.image, masks))
             raw.add_training_case(case_id, [image], mask, volume.file_affine)
             cases[case_id] = CaseEntry(lesions=case.attributes)
@@ -87,10 +91,15 @@ def insert_into_image(
         raise PhantomError(f"{there[0]} exists; remove it or choose another folder with -o")
     names = _names(organs, organs_file.parent, names_file)
     done = insert_lesions(image, organs, names, table, case_id, diameter_mm=diameter_mm, seed=seed)
+    drawn = AttributeTable(lesions=table.lesions, cases={case_id: CaseEntry(lesions=done.attributes)})
     output_folder.mkdir(parents=True, exist_ok=True)
-    image.save(done.image, places[0])
-    image.save(done.mask, places[1])
-    write_table(AttributeTable(lesions=table.lesions, cases={case_id: CaseEntry(lesions=done.attributes)}), places[2])
+    with TemporaryDirectory(dir=output_folder, prefix=".partial_") as folder:
+        beside = [Path(folder) / place.name for place in places]
+        image.save(done.image, beside[0])
+        image.save(done.mask, beside[1])
+        write_table(drawn, beside[2])
+        for made, place in zip(beside, places, strict=True):
+            made.replace(place)
     return case_id, done.remarks
 
 
@@ -115,14 +124,7 @@ def _names(volume: Volume, folder: Path, names_file: Path | None) -> dict[str, i
         if volume.source.name == KITS_MASK:
             return KITS_NAMES
         raise PhantomError(f"{volume.source}: its labels have no names; give them with --names, e.g. a dataset.json")
-    try:
-        content = json.loads(source.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PhantomError(f"{source}: cannot be read as JSON ({error}); correct it") from error
-    labels = content.get("labels", content) if isinstance(content, dict) else None
-    if not isinstance(labels, dict):
-        raise PhantomError(f'{source}: no labels in it; write e.g. {{"labels": {{"background": 0, "liver": 1}}}}')
-    return read_names(labels, str(source))
+    return read_names(read_labels_of(source), str(source))
 
 
 def _as_stored(volume: Volume, array: np.ndarray) -> np.ndarray:

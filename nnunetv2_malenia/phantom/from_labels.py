@@ -10,10 +10,10 @@ from scipy import ndimage
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
 from nnunetv2_malenia.phantom import lesions as words
-from nnunetv2_malenia.phantom.anatomy import ORGANS, Anatomy, Box, Grid, Tissue
+from nnunetv2_malenia.phantom.anatomy import ORGANS, Anatomy, Box, Grid, PhantomError, Tissue
 from nnunetv2_malenia.phantom.backdrop import add_backdrop
 from nnunetv2_malenia.phantom.ducts import dilate_ducts
-from nnunetv2_malenia.phantom.label_maps import checked_labels, label_anatomy
+from nnunetv2_malenia.phantom.label_maps import checked_labels, is_named_as_lesion, label_anatomy
 from nnunetv2_malenia.phantom.lesions import Attributes
 from nnunetv2_malenia.phantom.looks import choose_look, choose_phase
 from nnunetv2_malenia.phantom.placement import Lesion
@@ -52,7 +52,8 @@ def render_label_map(
 
     names: label name -> value; labels that the table has as lesions are lesions, the others organs. The same arguments
     draw the same image. What has no label is drawn as a plain body, see `add_backdrop`.
-    Raises PhantomError for names that stand for nothing, values without a name, attributes that cannot be drawn.
+    Raises PhantomError for names that stand for nothing, values without a name, a label map without labels or with a
+    lesion that the table does not have, attributes that cannot be drawn.
     """
     labels, grid = checked_labels(volume, names), volume.grid
     streams = np.random.SeedSequence([seed, *case_id.encode()]).spawn(4)
@@ -60,6 +61,13 @@ def render_label_map(
     drawn = {name: value for name, value in names.items() if value}
     lesion_values = {name: v for name, v in drawn.items() if table.find(name) is not None and (labels == v).any()}
     organ_names = {name: v for name, v in drawn.items() if table.find(name) is None}
+    if not labels.any():
+        raise PhantomError(f"{volume.source}: nothing is labelled in it; take it out")
+    if unstated := [name for name, v in organ_names.items() if is_named_as_lesion(name) and (labels == v).any()]:
+        raise PhantomError(
+            f"{volume.source}: {unstated[0]!r} is no lesion of the attribute table, and would be drawn as a healthy "
+            "organ; add it to the table"
+        )
     anatomy = label_anatomy(labels, organ_names, grid, body_rng)
     is_lesion = np.isin(labels, list(lesion_values.values()))
     anatomy.tissue[is_lesion] = Tissue.MUSCLE  # holds the place until the backdrop is there

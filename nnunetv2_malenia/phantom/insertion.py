@@ -59,12 +59,13 @@ def insert_lesions(
     Raises PhantomError for grids that differ, organs that are missing or too small, a phase that the CT does not have,
     and attributes that cannot be drawn.
     """
-    hounsfield, anatomy, smooth = scan_anatomy(image, organs, names, (), np.random.default_rng(seed))
+    scan = scan_anatomy(image, organs, names, (), np.random.default_rng(seed))
+    hounsfield, anatomy = scan.hounsfield, scan.anatomy
     streams = np.random.SeedSequence([seed, *case_id.encode()]).spawn(3)
     look_rng, place_rng, draw_rng = (np.random.default_rng(stream) for stream in streams)
-    phase = choose_phase(table, table.lesions, case_id, look_rng, scan=scan_phase(anatomy, smooth))
+    phase = choose_phase(table, table.lesions, case_id, look_rng, scan=scan_phase(anatomy, scan.smooth))
     locations = locations_in(anatomy)
-    wanted, remarks = [], []
+    wanted, remarks = [], list(scan.remarks)
     for name in table.lesions:
         look = choose_look(table, name, case_id, phase, look_rng, locations=locations)
         wanted.append((name, look.attributes))
@@ -78,22 +79,45 @@ def insert_lesions(
     return InsertedLesions(np.rint(hounsfield).astype(np.int16), mask, attributes, remarks)
 
 
+class Scan(NamedTuple):
+    """A CT with labelled organs. hounsfield, smooth: (Z, Y, X) float32, all finite; smooth is without noise."""
+
+    hounsfield: np.ndarray
+    anatomy: Anatomy
+    smooth: np.ndarray
+    remarks: list[str]
+
+
 def scan_anatomy(
     image: Volume, labels: Volume, organs: Mapping[str, int], others: Sequence[int], rng: np.random.Generator
-) -> tuple[np.ndarray, Anatomy, np.ndarray]:
-    """A CT with labelled organs -> HU (Z, Y, X) float32, its anatomy, and the HU without noise.
+) -> Scan:
+    """Read a CT by its labelled organs.
 
     organs: label name -> value; others: label values that are no organs. Raises PhantomError as `insert_lesions` does.
     """
     if not image.same_grid(labels):
         raise PhantomError(f"{labels.source}: not on the grid of {image.source}; resample the organs to the image")
-    hounsfield = image.array.astype(np.float32)
+    hounsfield, remarks = _hounsfield(image)
     named = checked_labels(labels, {**organs, **{f"other {value}": value for value in others}})
     structures = {name: value for name, value in organs.items() if value}
     anatomy = label_anatomy(named, structures, image.grid, rng)
     smooth = _smooth(hounsfield, anatomy.grid, _NOISE_MM)
     _complete(anatomy, smooth)
-    return hounsfield, anatomy, smooth
+    return Scan(hounsfield, anatomy, smooth, remarks)
+
+
+def _hounsfield(image: Volume) -> tuple[np.ndarray, list[str]]:
+    """HU as float32, and a remark where voxels were no finite numbers: they become the least HU, as padding has it."""
+    if image.array.dtype.kind not in "iuf":
+        raise PhantomError(f"{image.source}: voxels of type {image.array.dtype}, not real numbers; give a CT")
+    hounsfield = image.array.astype(np.float32)
+    finite = np.isfinite(hounsfield)
+    if finite.all():
+        return hounsfield, []
+    if not finite.any():
+        raise PhantomError(f"{image.source}: no voxel is a finite number; give a CT")
+    hounsfield[~finite] = least = hounsfield[finite].min()
+    return hounsfield, [f"{image.source.name}: {(~finite).sum()} voxels are NaN or infinite; they become {least:g} HU"]
 
 
 def _smooth(hounsfield: np.ndarray, grid: Grid, sigma_mm: float) -> np.ndarray:

@@ -6,12 +6,15 @@ lung without a side gets it from where it lies in the patient.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
+from nnunetv2_malenia.attributes.tables import resolve_label_attributes
 from nnunetv2_malenia.phantom.anatomy import ORGANS, Anatomy, Grid, PhantomError, Tissue, smooth_noise
 from nnunetv2_malenia.phantom.volume import Volume
 
@@ -36,6 +39,7 @@ _STRUCTURES: tuple[tuple[str, Tissue, Tissue | None], ...] = (
     (r"trachea", Tissue.GAS, None),
     (r"autochthon|psoas|gluteus|muscle|cord|brain|adrenal|thyroid|prostate|uterus|diaphragm", Tissue.MUSCLE, None),
 )
+_LESION = r"\b(tumou?r|cyst|stone|cancer|carcinoma|lesion|metastas[ei]s|nodule|abscess)s?\b"
 _WALL_MM: Mapping[Tissue, float] = {
     Tissue.RENAL_MEDULLA: 9.0,
     Tissue.BILE: 2.5,
@@ -60,6 +64,12 @@ def tissue_of(name: str) -> tuple[Tissue, Tissue | None]:
         f"label {name!r} is neither a lesion of the attribute table nor a known organ; name it like one, "
         "e.g. 'kidney', 'liver' or TotalSegmentator's 'vertebrae_L1', or like the lesion in the table"
     )
+
+
+def is_named_as_lesion(name: str) -> bool:
+    """Whether the Clinical Knowledge Table has it, or it says so itself, like TotalSegmentator's "kidney_cyst_left"."""
+    words = re.sub(r"[-_\s]+", " ", name.lower())
+    return bool(re.search(_LESION, words) or resolve_label_attributes({name: 1}, None))
 
 
 def organ_of(name: str) -> str | None:
@@ -162,6 +172,18 @@ def _liver_lobes(anatomy: Anatomy, cava: np.ndarray) -> dict[str, np.ndarray]:
     y, x = np.arange(liver.shape[1])[:, None], np.arange(liver.shape[2])
     right = x > x0 + (y - y0) * (x1 - x0) / (y1 - y0)
     return {"right liver lobe": liver & right, "left liver lobe": liver & ~right}
+
+
+def read_labels_of(file: Path) -> dict[str, object]:
+    """The `labels` of a dataset.json, or a JSON object that is them. Raises PhantomError for what is neither."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PhantomError(f"{file}: cannot be read as JSON ({error}); correct it") from error
+    labels = content.get("labels", content) if isinstance(content, dict) else None
+    if not isinstance(labels, dict):
+        raise PhantomError(f'{file}: no labels in it; write e.g. {{"labels": {{"background": 0, "liver": 1}}}}')
+    return labels
 
 
 def read_names(labels: Mapping[str, object], source: str) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from scipy import ndimage
 
 from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes
 from nnunetv2_malenia.phantom.anatomy import PhantomError
+from nnunetv2_malenia.phantom.label_maps import read_labels_of
 from nnunetv2_malenia.phantom.volume import Volume, read_volume
 
 _SOFT_WINDOW_HU, _LUNG_WINDOW_HU = (-160.0, 300.0), (-1000.0, 200.0)
@@ -25,7 +25,8 @@ def write_sheet(folder: Path, output_file: Path, *, count: int = 6, pattern: str
     those labels are outlined that are lesions in its attributes.json or the Clinical Knowledge Table, of
     synthetic ones and others the synthetic ones; else all.
     A row's caption says what the case's entry there states of the largest lesion. pattern: of the case ids.
-    The patient's right is on the left, as radiologists look at it. Raises PhantomError if there is no case.
+    The patient's right is on the left, as radiologists look at it.
+    Raises PhantomError if there is no case, or one whose mask is on another grid.
     """
     images, labels = (folder / part if (folder / part).is_dir() else folder for part in ("imagesTr", "labelsTr"))
     cases = [path.name.removesuffix(f"_0000{_ENDING}") for path in sorted(images.glob(f"{pattern}_0000{_ENDING}"))][
@@ -42,6 +43,8 @@ def write_sheet(folder: Path, output_file: Path, *, count: int = 6, pattern: str
     lesion_values = _lesion_values(folder)
     for row, case_id in zip(rows, cases, strict=True):
         image, mask = read_volume(images / f"{case_id}_0000{_ENDING}"), read_volume(labels / f"{case_id}{_ENDING}")
+        if not image.same_grid(mask):
+            raise PhantomError(f"{mask.source}: not on the grid of {image.source}; resample it to the image")
         lesions = mask.array if lesion_values is None else np.where(np.isin(mask.array, lesion_values), mask.array, 0)
         _draw_case(row, image, lesions)
         caption = _caption(folder, case_id, lesions)
@@ -59,22 +62,28 @@ def _lesion_values(folder: Path) -> list[int] | None:
     description = folder / "dataset.json"
     if not description.is_file():
         return None
-    labels = json.loads(description.read_text(encoding="utf-8"))["labels"]
+    labels = read_labels_of(description)
     table = folder / "attributes.json"
     known = read_table(table) if table.is_file() else None
     entries = resolve_label_attributes(labels, known)
-    synthetic = [labels[name] for name, entry in entries.items() if not entry.stated]
-    return synthetic or [labels[name] for name in entries]
+    synthetic = [value for name, entry in entries.items() if not entry.stated for value in _values(labels[name])]
+    return synthetic or [value for name in entries for value in _values(labels[name])]
+
+
+def _values(label: object) -> list[object]:
+    """Of a label, or of a region, which has several."""
+    return label if isinstance(label, list) else [label]
 
 
 def _caption(folder: Path, case_id: str, lesions: np.ndarray) -> str:
     """The case's id, and the attributes stated in it for its largest lesion."""
     if not (folder / "attributes.json").is_file() or not lesions.any():
         return case_id
-    labels = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))["labels"]
+    labels = read_labels_of(folder / "dataset.json")
     table = read_table(folder / "attributes.json")
     shown = lesions[middle_of_largest(lesions)]
-    name = next(name for name, value in labels.items() if value == shown)
+    names = [name for name, label in labels.items() if shown in _values(label)]
+    name = min(names, key=lambda each: len(_values(labels[each])))  # the narrowest region
     if table.find(name) is None:
         return case_id
     stated = ", ".join(value for _, value in table.attributes_of(name, case_id).phrases())

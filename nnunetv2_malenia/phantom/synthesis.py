@@ -110,7 +110,7 @@ def synthesise(
     values are 1 + index in names.
     Raises PhantomError for grids that differ, and without a labelled organ that a lesion can lie in.
     """
-    hounsfield, anatomy, smooth = scan_anatomy(image, labels, organs, kept, rng)
+    hounsfield, anatomy, smooth, remarks = scan_anatomy(image, labels, organs, kept, rng)
     there = np.isin(labels.array, kept)
     before = hounsfield.copy()
     _block(anatomy, there)
@@ -122,7 +122,6 @@ def synthesise(
         )
     mask = np.zeros(hounsfield.shape, np.uint8)
     attributes: dict[str, dict[str, list[str]]] = {}
-    remarks = []
     taken: list[tuple[str, str]] = []
     for _ in names:
         name, value = names[len(attributes)], 1 + len(attributes)

@@ -98,6 +98,27 @@ def test_lesions_lie_in_their_organs_and_all_else_stays(order, tmp_path):
     assert ((new != old) == (new > LABELS["liver tumor"])).all()
 
 
+def test_label_maps_of_floats_are_augmented_too(tmp_path):
+    source = raw_dataset(tmp_path / "source")
+    path = source / "labelsTr" / "a.nii.gz"
+    mask = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(mask.dataobj, np.float32), mask.affine), path)
+    assert phantom(["augment", "-d", str(source), "-o", str(tmp_path / "target"), "--share", "1"]) == 0
+    copied = nib.load(tmp_path / "target" / "labelsTr" / "a_synthetic.nii.gz")
+    assert copied.get_data_dtype() == np.uint8
+
+
+@pytest.mark.parametrize("change", [{"labels": None}, {"channel_names": ["CT"]}])
+def test_a_dataset_json_that_cannot_be_used_is_one_line(change, tmp_path, capsys):
+    source = raw_dataset(tmp_path / "source")
+    content = json.loads((source / "dataset.json").read_text())
+    (source / "dataset.json").write_text(json.dumps(content | change))
+    assert phantom(["augment", "-d", str(source), "-o", str(tmp_path / "target")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {source / 'dataset.json'}: ")
+    assert error.count("\n") == 1
+
+
 def test_data_without_organs_is_refused_in_one_line(tmp_path, capsys):
     source = raw_dataset(tmp_path / "source", labels={"background": 0, "liver tumor": 11})
     assert phantom(["augment", "-d", str(source), "-o", str(tmp_path / "target")]) == 1

@@ -200,6 +200,12 @@ def test_what_cannot_be_drawn_is_told_in_one_line(change, message, tmp_path):
     assert "\n" not in str(raised.value)
 
 
+def test_a_phase_that_is_not_drawn_is_refused_and_not_drawn_as_another(tmp_path):
+    table = {"lesions": {"kidney tumor": TUMOR | {"enhancement": "arterial phase ct"}}}
+    with pytest.raises(PhantomError, match="enhancement 'arterial phase ct' cannot be drawn here; state one of: non-c"):
+        draw(tmp_path, kits_like(), table=table)
+
+
 def test_two_phases_in_one_scan_are_refused(tmp_path):
     labels = kits_like()
     labels[ball((12, 40, 36), 12)] = 3

@@ -211,6 +211,23 @@ def test_a_feature_that_cannot_be_drawn_is_told_and_not_stated_of_the_result(tmp
     assert done.attributes["lesion"]["specific_features"] == ["calcification"]
 
 
+def test_voxels_that_are_no_numbers_become_the_least_of_the_scan_and_it_is_told(tmp_path):
+    before, organs, _ = patient()
+    broken = before.astype(np.float32)
+    broken[:, :3], broken[0, 5, 5] = np.nan, np.inf
+    image = read_volume(store(broken, GRID.affine, "LPS", tmp_path / "a_0000.nii.gz"))
+    segmentation = read_volume(store(organs, GRID.affine, "RAS", tmp_path / "b.nii.gz"))
+    done = insert_lesions(image, segmentation, NAMES, parse_table({"lesions": {"lesion": PLAIN}}), "a")
+    least = before[:, 3:].min()
+    number = (~np.isfinite(broken)).sum()
+    assert (done.image[~np.isfinite(broken)] == least).all()
+    assert done.remarks == [f"a_0000.nii.gz: {number} voxels are NaN or infinite; they become {least} HU"]
+    broken[:] = np.nan
+    image = read_volume(store(broken, GRID.affine, "LPS", tmp_path / "a_0000.nii.gz"))
+    with pytest.raises(PhantomError, match="no voxel is a finite number"):
+        insert_lesions(image, segmentation, NAMES, parse_table({"lesions": {"lesion": PLAIN}}), "a")
+
+
 def test_organs_on_another_grid_are_refused(tmp_path):
     before, organs, _ = patient()
     moved = GRID.affine.copy()
