@@ -42,7 +42,8 @@ on another machine, by a later commit with the same losses, and shows how far th
 A baseline without organ labels: the any-lesion and the all-types nnU-Net learn lesions only, since with ten organs to
 learn besides a plain nnU-Net finds no lesion in a small training's steps. With nine classes of small lesions the
 all-types nnU-Net hardly begins in them either, so at this size the upper bound is the MaleniaTrainer that saw all
-types. The one-hot row asks each type by a code of its own, and the codes of unseen types were never trained.
+types. The one-hot row asks each type by a code of its own, and the codes of unseen types were never trained; it was
+answered before lesions were read as a whole ([method.md](method.md#a-lesion-as-a-whole)), unlike the other rows.
 
 Choices of the method were made on development phantoms (seed 777), not on those of these tables, but some looked at
 the unseen types there: evidence for four aspects, the text branch's weight, and the ranking of diseases, of which
