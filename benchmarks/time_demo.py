@@ -2,7 +2,7 @@
 
     python -m benchmarks.time_demo
 
-The first run is kept apart: it may have to read programs from disk. Writes benchmarks/results/demo_time.json.
+The first run is kept apart: it may have to read programs from disk. Writes benchmarks/results/time_demo.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nnunetv2_malenia.cli.messages import fail, one_line_errors
 from nnunetv2_malenia.cli.numeric import at_least_one
 from nnunetv2_malenia.inference.whole_files import write_json
 
-RESULT = Path(__file__).parent / "results" / "demo_time.json"
+RESULT = Path(__file__).parent / "results" / "time_demo.json"
 
 
 def time_run(folder: Path) -> dict[str, float]:

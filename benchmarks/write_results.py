@@ -362,7 +362,7 @@ def main() -> None:
         "weights of the two branches (0.2 and 0.8) are an earlier model's. One training seed each: directions, no "
         "claims.",
         "",
-        *time_section(stored("demo_time")),
+        *time_section(stored("time_demo")),
         *(line for demo in sorted(demos, key=lambda results: results["epochs"]) for line in demo_section(demo)),
         *partial_section(stored("partial_labels")),
         *step_section([stored("train_step_cpu"), stored("train_step_cuda")]),
