@@ -15,7 +15,7 @@ from nnunetv2_malenia.inference.whole_files import write_whole
 from nnunetv2_malenia.phantom import make_phantom
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN, plan_test_cases
 
-_CASE = 0  # of the demo's phantoms: the only one with more than one lesion in which the model misses none
+_CASE = 0  # of the demo's phantoms: the one in which the model misses no lesion
 
 
 def write_example(folder: Path) -> tuple[Path, Path]:
