@@ -18,10 +18,10 @@ from pathlib import Path
 from benchmarks.bench_convert import processor_name
 from benchmarks.commands import BenchmarkError, installed, revision
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
-from nnunetv2_malenia.cli.numeric import at_least_one
 from nnunetv2_malenia.inference.whole_files import write_json
 
 RESULT = Path(__file__).parent / "results" / "time_demo.json"
+REPEATS = 3  # after the first run
 
 
 def time_run(folder: Path) -> dict[str, float]:
@@ -46,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--repeats", type=at_least_one, default=3, help="after the first run (default: %(default)s)")
+    parser.parse_args(argv)
     runs = []
     try:
-        for _ in range(parser.parse_args(argv).repeats + 1):
+        for _ in range(1 + REPEATS):
             with tempfile.TemporaryDirectory() as folder:
                 runs.append(time_run(Path(folder)))
     except BenchmarkError as error:

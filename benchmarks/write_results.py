@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.aspects.figures import over_seeds
-from benchmarks.zero_shot.figures import cell, head
+from benchmarks.zero_shot.figures import GROUPS, cell, head
 from nnunetv2_malenia.attributes.schema import ASPECTS
 from nnunetv2_malenia.evaluation.summary import Statistic
 
@@ -265,17 +265,15 @@ def descriptions_section(results: dict) -> list[str]:
     """What descriptions allow, type by type."""
     runs = results["runs"]
     rows = []
-    for seen in (True, False):
-        group = [each for each in runs[0]["types"] if each["seen"] is seen]
-        titles = [(each["name"], [each["name"]]) for each in group]
-        titles.append((f"**mean, {'seen' if seen else 'unseen'}**", [each["name"] for each in group]))
-        for title, names in titles:
+    for seen, group in GROUPS.items():
+        of_group = [each["name"] for each in runs[0]["types"] if each["seen"] is seen]
+        for title, names in (*((name, [name]) for name in of_group), (f"**mean, {group}**", of_group)):
             cells = [
                 cell(Statistic.of(Statistic.of(each[way] for each in run["types"] if each["name"] in names).mean
                                   for run in runs), 2)
                 for way in ("can_coincide", "the_same")
             ]  # fmt: skip
-            rows.append(f"| {title} | {'seen' if seen else 'unseen'} | {' | '.join(cells)} |")
+            rows.append(f"| {title} | {group} | {' | '.join(cells)} |")
     return [
         "## What descriptions allow",
         "",

@@ -15,8 +15,9 @@ from benchmarks.limits.measurements import MEASURED, OwnMasks, forest_accuracy, 
 from benchmarks.limits.reference_masks import CERTAIN, ToldNet
 from benchmarks.zero_shot.rows import PHANTOM, SIZES
 from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable
-from nnunetv2_malenia.attributes.tables import write_table
+from nnunetv2_malenia.attributes.tables import read_table, write_table
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
+from nnunetv2_malenia.demo.run import QUERY_TABLE
 from nnunetv2_malenia.inference.whole_files import write_json
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 
@@ -55,6 +56,9 @@ def test_descriptions_are_read_from_the_tables_of_held_out_phantoms(tmp_path, mo
     assert [run["seed"] for run in stored["runs"]] == [0, 1]
     for run in stored["runs"]:
         assert [each["name"] for each in run["types"]] == [*SEEN, *UNSEEN]
+        table = read_table(tmp_path / "run" / f"seed_{run['seed']}" / "nnUNet_raw" / PHANTOM / QUERY_TABLE)
+        for each in run["types"]:
+            assert each["can_coincide"] == silent_share(table, each["name"], can_coincide)
         shares = [each["the_same"] for each in run["types"] if each["the_same"] is not None]
         assert all(0 <= share <= 1 for share in shares)
         assert shares

@@ -1,6 +1,6 @@
 """A step of `python -m benchmarks.paper` that is no command of its own, for those who run what `--dry-run` prints.
 
-    python -m benchmarks.paper.step split Dataset100_MaleniaPaper -o OUT
+python -m benchmarks.paper.step split Dataset100_MaleniaPaper -o OUT
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attribu
 from nnunetv2_malenia.dataset_conversion.nifti_files import FILE_ENDING, link_or_copy
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import TRAINING, new_raw_dataset
 from nnunetv2_malenia.phantom.anatomy import PhantomError
-from nnunetv2_malenia.phantom.label_maps import checked_labels, read_labels_of, read_names
+from nnunetv2_malenia.phantom.label_maps import checked_labels, read_dataset_json, read_names
 from nnunetv2_malenia.phantom.synthesis import BalancedLooks, synthesise
 from nnunetv2_malenia.phantom.volume import read_volume
 
@@ -42,7 +41,7 @@ def augment_dataset(
     """
     looks = BalancedLooks(_excluded_looks(excluded, types))
     description = _description(source)
-    labels = read_names(read_labels_of(source / "dataset.json"), str(source / "dataset.json"))
+    labels = read_names(description["labels"], str(source / "dataset.json"))
     if "ignore" in labels:
         raise PhantomError(f"{source}: its ignore label must stay the last; augment a data set without one")
     names = [f"{SYNTHETIC} {i + 1}" for i in range(per_case)]
@@ -107,8 +106,7 @@ def _description(source: Path) -> dict:
     file = source / "dataset.json"
     if not file.is_file():
         raise PhantomError(f"{file}: no such file; give the folder of an nnU-Net raw data set")
-    read_labels_of(file)
-    description = json.loads(file.read_text(encoding="utf-8"))
+    description = read_dataset_json(file)
     channels = description.get("channel_names")
     if not isinstance(channels, dict) or len(channels) != 1 or description.get("file_ending") != FILE_ENDING:
         raise PhantomError(f"{file}: lesions can be put into one CT channel stored as {FILE_ENDING} only")

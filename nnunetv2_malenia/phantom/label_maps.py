@@ -174,16 +174,17 @@ def _liver_lobes(anatomy: Anatomy, cava: np.ndarray) -> dict[str, np.ndarray]:
     return {"right liver lobe": liver & right, "left liver lobe": liver & ~right}
 
 
-def read_labels_of(file: Path) -> dict[str, object]:
-    """The `labels` of a dataset.json, or a JSON object that is them. Raises PhantomError for what is neither."""
+def read_dataset_json(file: Path) -> dict[str, object]:
+    """A dataset.json; a JSON object without `labels` is taken for them. Raises PhantomError for what is neither."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PhantomError(f"{file}: cannot be read as JSON ({error}); correct it") from error
-    labels = content.get("labels", content) if isinstance(content, dict) else None
-    if not isinstance(labels, dict):
+    if isinstance(content, dict) and "labels" not in content:
+        content = {"labels": content}
+    if not isinstance(content, dict) or not isinstance(content["labels"], dict):
         raise PhantomError(f'{file}: no labels in it; write e.g. {{"labels": {{"background": 0, "liver": 1}}}}')
-    return labels
+    return content
 
 
 def read_names(labels: Mapping[str, object], source: str) -> dict[str, int]:

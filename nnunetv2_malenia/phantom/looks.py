@@ -56,13 +56,13 @@ def choose_phase(
     for lesion in lesions:
         stated = table.attributes_of(lesion, case_id).enhancement
         phases = {_PHASES[value] for value in stated if value in _PHASES}
-        if stated and not phases:
+        if phases:
+            allowed = [phase for phase in allowed if phase in phases]
+        elif stated:
             raise PhantomError(
                 f"{case_id}: {lesion}: enhancement {' or '.join(map(repr, stated))} cannot be drawn here; "
                 f"state one of: {', '.join(_PHASES)}"
             )
-        if phases:
-            allowed = [phase for phase in allowed if phase in phases]
     if not allowed:
         if scan:
             raise PhantomError(

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes
 from nnunetv2_malenia.phantom.anatomy import PhantomError
-from nnunetv2_malenia.phantom.label_maps import read_labels_of
+from nnunetv2_malenia.phantom.label_maps import read_dataset_json
 from nnunetv2_malenia.phantom.volume import Volume, read_volume
 
 _SOFT_WINDOW_HU, _LUNG_WINDOW_HU = (-160.0, 300.0), (-1000.0, 200.0)
@@ -62,7 +62,7 @@ def _lesion_values(folder: Path) -> list[int] | None:
     description = folder / "dataset.json"
     if not description.is_file():
         return None
-    labels = read_labels_of(description)
+    labels = read_dataset_json(description)["labels"]
     table = folder / "attributes.json"
     known = read_table(table) if table.is_file() else None
     entries = resolve_label_attributes(labels, known)
@@ -79,7 +79,7 @@ def _caption(folder: Path, case_id: str, lesions: np.ndarray) -> str:
     """The case's id, and the attributes stated in it for its largest lesion."""
     if not (folder / "attributes.json").is_file() or not lesions.any():
         return case_id
-    labels = read_labels_of(folder / "dataset.json")
+    labels = read_dataset_json(folder / "dataset.json")["labels"]
     table = read_table(folder / "attributes.json")
     shown = lesions[middle_of_largest(lesions)]
     names = [name for name, label in labels.items() if shown in _values(label)]
