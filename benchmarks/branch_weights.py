@@ -22,7 +22,7 @@ from benchmarks.zero_shot.experiment import Experiment, predict_bed, run_experim
 from benchmarks.zero_shot.rows import PHANTOM, ROWS, SIZES, Size
 from nnunetv2_malenia.cli.numeric import count_from_zero
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
-from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.files import write_json
 from nnunetv2_malenia.phantom.dataset import SEEN
 
 RESULTS = Path(__file__).parent / "results" / "branch_weights.json"

@@ -9,10 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nnunetv2_malenia.files import MaleniaError
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(MaleniaError):
     """A benchmark cannot go on; the message is one line: what is wrong, where, what to do."""
 
 

@@ -18,7 +18,7 @@ from benchmarks.ship_model import PRETRAINED, figures_table
 from benchmarks.store_demo import count_pairs
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
 from nnunetv2_malenia.demo.run import DATASET, PHANTOMS, QUERY_TABLE, evaluate, type_figures
-from nnunetv2_malenia.inference.whole_files import write_json, write_text
+from nnunetv2_malenia.files import write_json, write_text
 
 RESULT = Path(__file__).parent / "results" / "demo_10_epochs.json"
 CARD = PRETRAINED / "phantom" / "model_card.md"

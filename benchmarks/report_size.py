@@ -15,7 +15,7 @@ import SimpleITK as sitk
 
 from benchmarks.commands import revision, run_logged
 from nnunetv2_malenia.attributes.tables import write_table
-from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.files import write_json
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN, phantom_table
 
 RESULT = Path(__file__).parent / "results" / "report_size.json"

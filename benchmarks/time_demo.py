@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.bench_convert import processor_name
 from benchmarks.commands import BenchmarkError, installed, revision
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
-from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.files import write_json
 
 RESULT = Path(__file__).parent / "results" / "time_demo.json"
 REPEATS = 3  # after the first run

@@ -19,6 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from nnunetv2_malenia.dataset_conversion.sources import SourceFile
+from nnunetv2_malenia.files import MaleniaError
 
 GRID_TOLERANCE = 0.1  # of the smallest voxel edge: how far a corner of the mask may lie from the image's
 MAX_LABELS = 256
@@ -26,7 +27,7 @@ _CHUNK = 2**20
 _LISTED_AT_MOST = 5
 
 
-class CaseFaultError(ValueError):
+class CaseFaultError(MaleniaError):
     """Why a case cannot be used; the message is one line: what, in which file, what to do."""
 
 

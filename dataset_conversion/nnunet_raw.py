@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
-from nnunetv2_malenia.attributes.tables import write_table, write_text
+from nnunetv2_malenia.attributes.tables import write_table
 from nnunetv2_malenia.dataset_conversion.nifti_files import FILE_ENDING, link_or_copy, write_nifti
+from nnunetv2_malenia.files import write_text
 
 TRAINING, TEST, APART = "Tr", "Ts", "Apart"  # as folders spell it; nnU-Net leaves alone what is kept apart
 FOLDERS = tuple(f"{kind}{part}" for part in (TRAINING, TEST, APART) for kind in ("images", "labels"))
@@ -69,7 +70,7 @@ def resumable_raw_dataset(
         shutil.rmtree(beside, ignore_errors=True)
     dataset = RawDataset(beside, len(channel_names))
     dataset.make_folders()
-    write_text(plan, beside / _PLAN)
+    write_text(beside / _PLAN, plan)
     yield dataset
     _write_dataset_json(dataset, labels, channel_names, image_reader_writer, about)
     (beside / _PLAN).unlink()

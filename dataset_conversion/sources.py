@@ -13,9 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from nnunetv2_malenia.dataset_conversion.nifti_files import link_or_copy
+from nnunetv2_malenia.files import MaleniaError
 
 
-class ConversionError(ValueError):
+class ConversionError(MaleniaError):
     """Data that cannot be converted; the message is one line: what, where, what to do."""
 
 

@@ -14,13 +14,15 @@ FOLDERS_BESIDE_THE_PACKAGE = ("attribute_tables", "dataset_conversion")
 
 # Each link's rooms may be imported by the rooms of the links after it. What is not listed does not happen.
 CHAINS = (
+    "files <- volumes <- phantom, evaluation, inference, report, dataset_conversion, demo, cli",
+    "files <- attributes, training",
     "attributes <- evaluation <- report <- demo <- cli",
     "attributes, network, phantom <- training <- nnunet_ext, demo, cli",
     "attributes, network <- inference <- report <- demo, cli",
     "attributes <- phantom <- demo, cli",
     "attributes <- dataset_conversion <- demo, cli",
 )
-ROOMS_WITHOUT_TORCH = ("discovery", "attributes", "evaluation", "report", "phantom", "cli")
+ROOMS_WITHOUT_TORCH = ("discovery", "files", "volumes", "attributes", "evaluation", "report", "phantom", "cli")
 
 
 def importable_rooms() -> dict[str, set[str]]:

@@ -18,7 +18,7 @@ from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeT
 from nnunetv2_malenia.attributes.tables import read_table, write_table
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
 from nnunetv2_malenia.demo.run import QUERY_TABLE
-from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.files import write_json
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 
 TABLE = AttributeTable.model_validate({

@@ -11,10 +11,10 @@ from found_lesions import find_lesions
 
 from nnunetv2_malenia.attributes.schema import AttributeTable, file_name
 from nnunetv2_malenia.attributes.tables import queries
+from nnunetv2_malenia.files import write_json
 from nnunetv2_malenia.inference.findings import CaseFindings
 from nnunetv2_malenia.inference.lesions import label_map
 from nnunetv2_malenia.inference.run_record import CaseRecord, RunFiles, RunRecord, now
-from nnunetv2_malenia.inference.whole_files import write_json
 
 TABLE = AttributeTable(
     lesions={

@@ -19,7 +19,7 @@ from benchmarks.zero_shot.experiment import Experiment, check_trained, size_of
 from benchmarks.zero_shot.rows import ONE_HOT, ROWS, SIZES
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
 from nnunetv2_malenia.cli.numeric import count_from_zero
-from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.files import write_json
 from nnunetv2_malenia.phantom.dataset import UNSEEN
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -27,7 +27,7 @@ from nnunetv2_malenia.cli.messages import fail, one_line_errors
 from nnunetv2_malenia.cli.numeric import count_from_zero
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
 from nnunetv2_malenia.evaluation.predictions import read_labels
-from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.files import write_json
 from nnunetv2_malenia.phantom.dataset import UNSEEN
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -22,7 +22,7 @@ from nnunetv2_malenia.attributes.tables import read_table
 from nnunetv2_malenia.attributes.vocabulary import vocabulary
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
 from nnunetv2_malenia.demo.run import QUERY_TABLE
-from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.files import write_json
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 
 RESULTS = Path(__file__).parents[1] / "results"

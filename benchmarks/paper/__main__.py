@@ -24,7 +24,7 @@ from benchmarks.paper.rows import ROWS, TABLES
 from benchmarks.paper.tables import content, markdown
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
 from nnunetv2_malenia.cli.numeric import at_least_one
-from nnunetv2_malenia.inference.whole_files import write_json, write_text
+from nnunetv2_malenia.files import write_json, write_text
 
 
 @one_line_errors

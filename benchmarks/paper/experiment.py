@@ -17,7 +17,7 @@ from benchmarks.commands import BenchmarkError, run_logged
 from benchmarks.paper.rows import KITS, MERGED, SOURCES, Row, public_types
 from benchmarks.zero_shot.rows import SIZES
 from nnunetv2_malenia.demo.run import CONFIGURATION, PLANS, QUERY_TABLE, REFERENCE_LABELS, write_small_plans
-from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.files import write_json
 
 OWN_PLANS = "nnUNetPlans"
 MINIATURE = SIZES["smoke"]  # plan, epochs and steps

@@ -24,7 +24,7 @@ from benchmarks.zero_shot.figures import collect, section
 from benchmarks.zero_shot.rows import MAIN_ROWS, ROWS, SIZES
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
 from nnunetv2_malenia.cli.numeric import count_from_zero
-from nnunetv2_malenia.inference.whole_files import write_json, write_text
+from nnunetv2_malenia.files import write_json, write_text
 from nnunetv2_malenia.phantom.anatomy import PhantomError
 
 FIGURES, PAGE = "figures.json", "figures.md"

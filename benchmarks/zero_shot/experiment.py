@@ -24,7 +24,7 @@ from nnunetv2_malenia.demo.run import (
 )
 from nnunetv2_malenia.evaluation.comparison import EvaluationOptions
 from nnunetv2_malenia.evaluation.evaluate import evaluate_folder, write_evaluation
-from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.files import write_json
 from nnunetv2_malenia.phantom.dataset import UNSEEN
 
 OWN_PLANS = "nnUNetPlans"

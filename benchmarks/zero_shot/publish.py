@@ -22,7 +22,7 @@ from benchmarks.aspects.figures import section as aspects_section
 from benchmarks.commands import BenchmarkError
 from benchmarks.zero_shot.figures import AGAIN, place, plot, section
 from benchmarks.zero_shot.rows import SIZES
-from nnunetv2_malenia.inference.whole_files import write_json, write_text, write_whole
+from nnunetv2_malenia.files import write_json, write_text, write_whole
 
 REPOSITORY = Path(__file__).parents[2]
 INTRODUCTION = """# Benchmarks

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import as_file, files
-from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -14,6 +13,7 @@ from safetensors.numpy import save
 
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder, TextEncoderError, phrase_text
 from nnunetv2_malenia.attributes.vocabulary import ASPECTS, vocabulary
+from nnunetv2_malenia.files import MaleniaError, write_bytes
 
 Phrase = tuple[str, str]
 """(aspect, value)"""
@@ -23,15 +23,15 @@ _METADATA_KEY = "nnunetv2_malenia.embedding_bank"
 _NAMED_AT_MOST = 5
 
 
-class EncoderMismatchError(ValueError):
+class EncoderMismatchError(MaleniaError):
     """Vectors of two encoders would meet in one bank; the message is one line with both fingerprints."""
 
 
-class UnknownPhraseError(ValueError):
+class UnknownPhraseError(MaleniaError):
     """A phrase that has no vector and cannot get one; the message is one line with the three ways out."""
 
 
-class BankFileError(ValueError):
+class BankFileError(MaleniaError):
     """A file that is not an embedding bank, or a damaged one; the message is one line."""
 
 
@@ -107,19 +107,10 @@ class EmbeddingBank:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, beside its place first and then renamed. The same bank gives the same bytes."""
-        target = Path(path)
         # one metadata entry only: safetensors writes several in random order
         metadata = json.dumps({"fingerprint": self.fingerprint, "phrases": self.phrases}, ensure_ascii=False)
         data = save({"vectors": np.ascontiguousarray(self.vectors)}, {_METADATA_KEY: metadata})
-        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with beside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_bytes(path, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "EmbeddingBank":

@@ -22,13 +22,14 @@ from nnunetv2_malenia.attributes.schema import (
 )
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table
 from nnunetv2_malenia.attributes.workbooks import read_workbook
+from nnunetv2_malenia.files import MaleniaError
 
 COLUMNS = ("case", "lesion", "report")
 _SUFFIXES = ".csv, .xlsx, .jsonl, or a folder of .txt files"
 _TEXT_NAME = "CASE__LESION.txt, e.g. case_00001__kidney tumor.txt"
 
 
-class ReportFileError(ValueError):
+class ReportFileError(MaleniaError):
     """Reports that cannot be read; the message is one line: file, row, what is wrong, what to do."""
 
 

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from nnunetv2_malenia.attributes.vocabulary import ASPECTS, clean_phrase, closest, loose_key, vocabulary
+from nnunetv2_malenia.files import MaleniaError
 
 __all__ = [
     "ASPECTS",
@@ -34,7 +35,7 @@ MAX_NAME_LENGTH = 100
 MAX_REFERENCE_LENGTH = 500
 
 
-class AttributeTableError(ValueError):
+class AttributeTableError(MaleniaError):
     """A table that cannot be used; the message is one line: file, path inside it, what is wrong, what to do."""
 
 

@@ -10,6 +10,7 @@ from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable, Cas
 from nnunetv2_malenia.attributes.sheet_codes import CASE, CODED_ASPECTS, REPORT, SHEETS, Codes, column_of_header
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table
 from nnunetv2_malenia.attributes.workbooks import Row, read_workbook
+from nnunetv2_malenia.files import MaleniaError
 
 SOURCE_LICENSE = "MIT"
 _DESCRIPTION = (
@@ -19,7 +20,7 @@ _DESCRIPTION = (
 )
 
 
-class SheetError(ValueError):
+class SheetError(MaleniaError):
     """A workbook that cannot be imported as a whole; the message is one line."""
 
 

@@ -1,6 +1,5 @@
 """Attribute tables as files: read, check, write; look lesion names up; the JSON Schema for editors."""
 
-import errno
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -26,6 +25,7 @@ from nnunetv2_malenia.attributes.schema import (
     LesionQuery,
 )
 from nnunetv2_malenia.attributes.vocabulary import MAX_PHRASE_LENGTH, Vocabulary, closest, vocabulary
+from nnunetv2_malenia.files import write_json
 
 __all__ = [
     "MAX_TABLE_BYTES",
@@ -41,7 +41,6 @@ __all__ = [
     "table_to_dict",
     "vocabulary",
     "write_table",
-    "write_text",
 ]
 MAX_TABLE_BYTES = 16 * 2**20
 _EXAMPLE = '{"lesions": {"kidney tumor": {"location": ["left kidney", "right kidney"], "density": "hypodense"}}}'
@@ -83,24 +82,8 @@ def table_to_dict(table: AttributeTable) -> dict[str, Any]:
 
 
 def write_table(table: AttributeTable, path: str | os.PathLike[str]) -> None:
-    """Write a table as JSON, see `write_text`."""
-    write_text(json.dumps(table_to_dict(table), indent=2, ensure_ascii=False) + "\n", path)
-
-
-def write_text(text: str, path: str | os.PathLike[str]) -> None:
-    """Write UTF-8 text beside its place first and then rename, so that no half-written file is ever there."""
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "no such folder; create it first", str(target.parent))
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, target)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Write a table as JSON, whole or not at all."""
+    write_json(path, table_to_dict(table))
 
 
 @cache

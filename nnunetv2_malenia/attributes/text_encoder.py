@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_chec
 
 import numpy as np
 
+from nnunetv2_malenia.files import MaleniaError
+
 if TYPE_CHECKING:
     import torch
 
@@ -25,7 +27,7 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
-class TextEncoderError(ValueError):
+class TextEncoderError(MaleniaError):
     """An encoder that cannot be loaded or a phrase that it cannot embed; the message is one line."""
 
 

@@ -7,10 +7,12 @@ from zipfile import BadZipFile
 from openpyxl import load_workbook
 from openpyxl.utils.exceptions import InvalidFileException
 
+from nnunetv2_malenia.files import MaleniaError
+
 Row = tuple[object, ...]
 
 
-class WorkbookError(ValueError):
+class WorkbookError(MaleniaError):
     """A workbook that cannot be read; the message is one line: file, what is wrong, what to do."""
 
 

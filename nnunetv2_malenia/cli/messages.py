@@ -7,14 +7,16 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 
+from nnunetv2_malenia.files.errors import MaleniaError
+
 Command = Callable[[Sequence[str] | None], int | None]
 
 
 def one_line_errors(command: Command) -> Command:
     """Make a command end in an exit status: 0, or 1 with one line on stderr for what the user can put right.
 
-    That is any ValueError that this package defines, and any OSError. Other exceptions are faults of the program and
-    keep their traceback. argparse exits with 2 on wrong arguments by itself; an interrupt gives 130.
+    That is any MaleniaError, and any OSError. Other exceptions are faults of the program and keep their traceback.
+    argparse exits with 2 on wrong arguments by itself; an interrupt gives 130.
     """
 
     @wraps(command)
@@ -30,9 +32,7 @@ def one_line_errors(command: Command) -> Command:
             return 1
         except OSError as error:
             return fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-        except ValueError as error:
-            if not type(error).__module__.startswith("nnunetv2_malenia."):
-                raise
+        except MaleniaError as error:
             return fail(str(error))
 
     return run

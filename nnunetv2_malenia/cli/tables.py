@@ -118,7 +118,8 @@ def _import(args: argparse.Namespace) -> None:
 
 def _from_reports(args: argparse.Namespace) -> None:
     from nnunetv2_malenia.attributes.report_files import checked_values_csv, read_reports, table_of_reports
-    from nnunetv2_malenia.attributes.tables import write_table, write_text
+    from nnunetv2_malenia.attributes.tables import write_table
+    from nnunetv2_malenia.files import write_text
 
     outputs = [path.resolve() for path in (args.output, args.review, args.evidence) if path]
     if len(set(outputs)) < len(outputs):
@@ -127,7 +128,7 @@ def _from_reports(args: argparse.Namespace) -> None:
     unsure = [each for each in checked if each.why]
     for path, values in ((args.evidence, checked), (args.review, unsure)):
         if path:
-            write_text(checked_values_csv(values), path)
+            write_text(path, checked_values_csv(values))
     write_table(table, args.output)
     counts = f"{counted(len(table.cases), 'case')}, {counted(len(table.lesions), 'lesion type')}"
     where = args.review or "--review writes them down" if unsure else ""
@@ -219,12 +220,13 @@ def _wrapped(text: str, *, indent: int = 0) -> str:
 
 
 def _schema(args: argparse.Namespace) -> None:
-    from nnunetv2_malenia.attributes.tables import json_schema_text, write_text
+    from nnunetv2_malenia.attributes.tables import json_schema_text
+    from nnunetv2_malenia.files import write_text
 
     if args.output is None:
         print(json_schema_text(), end="")
     else:
-        write_text(json_schema_text(), args.output)
+        write_text(args.output, json_schema_text())
 
 
 def _embed(args: argparse.Namespace) -> None:

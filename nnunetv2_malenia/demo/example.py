@@ -11,7 +11,7 @@ from nnunetv2_malenia.attributes.tables import write_table
 from nnunetv2_malenia.dataset_conversion.nifti_files import write_nifti
 from nnunetv2_malenia.demo.run import PHANTOMS
 from nnunetv2_malenia.demo.shipped_model import CASES, SEED
-from nnunetv2_malenia.inference.whole_files import write_whole
+from nnunetv2_malenia.files import write_whole
 from nnunetv2_malenia.phantom import make_phantom
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN, plan_test_cases
 

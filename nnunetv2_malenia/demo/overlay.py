@@ -17,7 +17,7 @@ from nnunetv2_malenia.attributes.schema import file_name
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import FILE_ENDING
 from nnunetv2_malenia.demo.run import REFERENCE_LABELS
 from nnunetv2_malenia.evaluation.scoring import TypeScore
-from nnunetv2_malenia.inference.whole_files import write_whole
+from nnunetv2_malenia.files import write_whole
 from nnunetv2_malenia.phantom.sheet import middle_of_largest, window_at
 from nnunetv2_malenia.phantom.volume import read_volume
 

@@ -15,7 +15,7 @@ from nnunetv2_malenia.demo.phantom_dataset import ANY_LESION, write_any_lesion_d
 from nnunetv2_malenia.evaluation.comparison import EvaluationOptions
 from nnunetv2_malenia.evaluation.evaluate import Evaluation, evaluate_folder, write_evaluation
 from nnunetv2_malenia.evaluation.summary import Summary
-from nnunetv2_malenia.inference.whole_files import write_json
+from nnunetv2_malenia.files import MaleniaError, write_json
 from nnunetv2_malenia.phantom import PhantomConfig, Scanner
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 
@@ -48,7 +48,7 @@ class DemoOptions:
     seed: int
 
 
-class DemoError(ValueError):
+class DemoError(MaleniaError):
     """The demo cannot go on; the message is one line: what is wrong, where, what to do."""
 
 

@@ -10,11 +10,13 @@ from typing import NamedTuple
 import nibabel
 import numpy as np
 
+from nnunetv2_malenia.files import MaleniaError
+
 FILE_ENDINGS = (".nii.gz", ".nii")
 GRID_TOLERANCE = 0.1  # of the smallest voxel edge: how far a voxel of one file may lie from its twin in the other
 
 
-class EvaluationError(ValueError):
+class EvaluationError(MaleniaError):
     """What cannot be evaluated; the message is one line: what is wrong, where, what to do."""
 
 

@@ -16,11 +16,11 @@ from skimage.segmentation import watershed
 from nnunetv2_malenia.attributes.schema import LesionQuery
 from nnunetv2_malenia.inference.findings import CheckedAttribute, LesionFinding
 from nnunetv2_malenia.inference.geometry import affine_of
-from nnunetv2_malenia.inference.input_checks import InputError
 from nnunetv2_malenia.inference.interpretation import Interpreter
 from nnunetv2_malenia.inference.lesions import Component, find_components, label_map, least_voxels, measure_lesions
 from nnunetv2_malenia.inference.reading import SimilarityMap
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager
+from nnunetv2_malenia.volumes import InputError
 
 TOKEN_SHARE = 0.25  # a token that holds less of a component than this makes no lesion of its own
 LEAST_MATCH = 0.5  # a lesion that matches a query less than this is of another type

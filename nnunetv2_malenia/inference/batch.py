@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from nnunetv2_malenia.inference.export import CaseExport, remove_outputs
-from nnunetv2_malenia.inference.input_checks import InputError
 from nnunetv2_malenia.inference.preparation import Preparation, PreparedCase
 from nnunetv2_malenia.inference.run_record import CaseRecord, RunFiles, now
+from nnunetv2_malenia.volumes import InputError
 
 _log = logging.getLogger(__name__)
 

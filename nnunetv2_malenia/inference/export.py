@@ -10,14 +10,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from nnunetv2_malenia.attributes.schema import file_name
+from nnunetv2_malenia.files import sha256_of, write_json, write_whole
 from nnunetv2_malenia.inference.answers import CaseAnswers
 from nnunetv2_malenia.inference.dicom_seg import write_dicom_seg
 from nnunetv2_malenia.inference.findings import CaseFindings
 from nnunetv2_malenia.inference.geometry import as_stored
-from nnunetv2_malenia.inference.input_checks import sha256_of
 from nnunetv2_malenia.inference.preparation import PreparedCase
 from nnunetv2_malenia.inference.reading import SimilarityMap
-from nnunetv2_malenia.inference.whole_files import write_json, write_whole
 
 
 @dataclass(frozen=True)

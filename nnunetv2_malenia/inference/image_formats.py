@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_malenia.inference.input_checks import InputError
+from nnunetv2_malenia.volumes import InputError
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 OTHER_ENDINGS = (".nrrd", ".mha")

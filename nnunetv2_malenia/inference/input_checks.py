@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from nnunetv2_malenia.volumes import InputError
+
 MAX_RESAMPLED_VOXELS = 2**29  # a whole-body CT of 512 x 512 x 1800 voxels, unresampled, is below it
 EXTENT_MM = (20.0, 3000.0)  # of the longest edge of a volume: outside, spacing is not in millimetres
 ORTHONORMAL_TOLERANCE = 1e-4
@@ -24,23 +25,6 @@ GRID_TOLERANCE = 0.1  # of the smallest voxel edge: how far apart the corners of
 NO_AIR_HU = -500.0
 _SAMPLED_VOXELS = 1_000_000
 _CHUNK = 2**20
-
-
-class InputError(ValueError):
-    """An image that cannot be used; the message is one line: which file, what is wrong, what to do."""
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's content; of a folder, of the names and contents of its files."""
-    digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(each for each in path.iterdir() if each.is_file()):
-            digest.update(f"{file.name} {sha256_of(file)}\n".encode())
-        return digest.hexdigest()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def check_channels(channels: Mapping[int, Path], num_channels: int) -> list[Path]:

@@ -9,13 +9,14 @@ import torch
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
+from nnunetv2_malenia.files import MaleniaError
 from nnunetv2_malenia.inference.weights import load_weights
 
 SHIPPED_MODELS = Path(__file__).parents[1] / "pretrained"
 WEIGHTS_ENDING = ".safetensors"
 
 
-class PredictionError(ValueError):
+class PredictionError(MaleniaError):
     """A model or an input that cannot be used; the message is one line: what is wrong, where, what to do."""
 
 

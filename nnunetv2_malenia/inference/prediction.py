@@ -14,7 +14,7 @@ import torch
 from nnunetv2_malenia.inference.export import OutputOptions
 from nnunetv2_malenia.inference.findings import LesionFinding
 from nnunetv2_malenia.inference.geometry import as_stored
-from nnunetv2_malenia.inference.input_checks import InputError
+from nnunetv2_malenia.volumes import InputError
 
 if TYPE_CHECKING:
     from nnunetv2_malenia.inference.predictor import MaleniaPredictor

@@ -23,12 +23,12 @@ from nnunetv2_malenia.attributes.plans import MaleniaPlans
 from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable, LesionQuery, has_laterality
 from nnunetv2_malenia.attributes.tables import queries
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
+from nnunetv2_malenia.files import sha256_of, write_json
 from nnunetv2_malenia.inference.answers import CaseAnswers
 from nnunetv2_malenia.inference.batch import answer_cases
 from nnunetv2_malenia.inference.cases import find_cases
 from nnunetv2_malenia.inference.dicom_seg import check_dicom_seg
 from nnunetv2_malenia.inference.export import CaseExport, OutputOptions
-from nnunetv2_malenia.inference.input_checks import sha256_of
 from nnunetv2_malenia.inference.interpretation import make_interpreter
 from nnunetv2_malenia.inference.model_folder import (
     PredictionError,
@@ -50,7 +50,6 @@ from nnunetv2_malenia.inference.run_record import (
     standing_answer,
 )
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager, QueryNetwork
-from nnunetv2_malenia.inference.whole_files import write_json
 from nnunetv2_malenia.network.malenia_net import MaleniaNet
 from nnunetv2_malenia.network.mirroring import axes_without_left_right
 

@@ -13,10 +13,10 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_malenia.files import sha256_of
 from nnunetv2_malenia.inference.geometry import affine_of
 from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS, to_nifti
 from nnunetv2_malenia.inference.input_checks import (
-    InputError,
     check_channels,
     check_grid,
     check_same_grid,
@@ -24,8 +24,8 @@ from nnunetv2_malenia.inference.input_checks import (
     doubts_about_intensities,
     open_nifti,
     replace_non_finite,
-    sha256_of,
 )
+from nnunetv2_malenia.volumes import InputError
 
 
 @dataclass

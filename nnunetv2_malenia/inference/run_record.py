@@ -11,11 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from nnunetv2_malenia.files import sha256_of, write_text
 from nnunetv2_malenia.inference.export import read_findings
 from nnunetv2_malenia.inference.findings import CaseFindings, CheckedAttribute, findings_csv
-from nnunetv2_malenia.inference.input_checks import sha256_of
 from nnunetv2_malenia.inference.model_folder import PredictionError
-from nnunetv2_malenia.inference.whole_files import write_text
 
 
 def now() -> datetime:

@@ -12,10 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nnunetv2_malenia.files import MaleniaError
+
 _METADATA_KEY = "nnunetv2_malenia.weights"
 
 
-class WeightsError(ValueError):
+class WeightsError(MaleniaError):
     """Weights that cannot be stored, or a file that does not hold any; the message is one line."""
 
 

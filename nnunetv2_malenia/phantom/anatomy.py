@@ -15,6 +15,8 @@ from typing import TypeAlias
 import numpy as np
 from scipy import ndimage
 
+from nnunetv2_malenia.files import MaleniaError
+
 Point: TypeAlias = Sequence[float]
 Box: TypeAlias = tuple[slice, ...]
 
@@ -32,7 +34,7 @@ ORGANS: tuple[str, ...] = (
 )
 
 
-class PhantomError(ValueError):
+class PhantomError(MaleniaError):
     """A phantom, or a lesion, that cannot be made as asked; the message is one line: what is wrong, what to do."""
 
 

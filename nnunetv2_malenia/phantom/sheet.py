@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes
+from nnunetv2_malenia.files import write_whole
 from nnunetv2_malenia.phantom.anatomy import PhantomError
 from nnunetv2_malenia.phantom.label_maps import read_dataset_json
 from nnunetv2_malenia.phantom.volume import Volume, read_volume
@@ -49,12 +50,7 @@ def write_sheet(folder: Path, output_file: Path, *, count: int = 6, pattern: str
         _draw_case(row, image, lesions)
         caption = _caption(folder, case_id, lesions)
         row[0].set_title(caption, color="white", loc="left", fontsize=10).set_in_layout(False)
-    beside = output_file.with_name(f".partial_{output_file.name}")
-    try:
-        figure.savefig(beside, dpi=80, format="png")
-        beside.replace(output_file)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_whole(output_file, lambda name: figure.savefig(name, dpi=80, format="png"))
     return len(cases)
 
 

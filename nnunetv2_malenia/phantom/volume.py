@@ -13,6 +13,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
+from nnunetv2_malenia.files import write_whole
 from nnunetv2_malenia.phantom.anatomy import Grid, PhantomError
 
 _RAS = np.array([[0, 1], [1, 1], [2, 1]])
@@ -62,13 +63,7 @@ class Volume:
         header.set_data_dtype(array.dtype)
         header["cal_min"] = header["cal_max"] = 0
         image = nib.Nifti1Image(self.in_file_order(array), self.file_affine, header)
-        target = Path(path)
-        beside = target.with_name(f".{os.getpid()}_{target.name}")
-        try:
-            nib.save(image, beside)
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)
+        write_whole(path, lambda name: nib.save(image, name))
 
 
 def read_volume(path: str | os.PathLike[str]) -> Volume:

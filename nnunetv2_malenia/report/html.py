@@ -13,8 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from nnunetv2_malenia.attributes.schema import file_name
-from nnunetv2_malenia.inference.input_checks import InputError
-from nnunetv2_malenia.inference.whole_files import write_text
+from nnunetv2_malenia.files import write_text
 from nnunetv2_malenia.report.figures import Slice, colour_of, draw_slice, window_of
 from nnunetv2_malenia.report.volumes import (
     Pictured,
@@ -25,6 +24,7 @@ from nnunetv2_malenia.report.volumes import (
     reduced,
     without_room,
 )
+from nnunetv2_malenia.volumes import InputError
 
 VIEWER_VOXELS_OF_A_CASE = 2_000_000  # about 1.2 MB in the file
 VIEWER_VOXELS_IN_ALL = 24_000_000  # with more cases, each gets fewer, down to a quarter

@@ -15,7 +15,8 @@ from scipy import ndimage
 from skimage.measure import block_reduce
 
 from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS, to_nifti
-from nnunetv2_malenia.inference.input_checks import InputError, replace_non_finite
+from nnunetv2_malenia.inference.input_checks import replace_non_finite
+from nnunetv2_malenia.volumes import InputError
 
 BODY_HU = -500.0  # skin lies above it, air below
 ROOM_HU = -950.0  # lung lies above it, the air around a patient below

@@ -27,8 +27,8 @@ from tiny_model import bright_is_lesion, save_ct, tiny_ct, write_tiny_model
 from nnunetv2_malenia import __version__
 from nnunetv2_malenia.attributes.schema import AttributeTable
 from nnunetv2_malenia.cli import predict_zeroshot
+from nnunetv2_malenia.files import sha256_of
 from nnunetv2_malenia.inference.export import OutputOptions, read_findings
-from nnunetv2_malenia.inference.input_checks import sha256_of
 from nnunetv2_malenia.inference.predictor import MaleniaPredictor
 
 OPTIONS = OutputOptions(save_masks=True, save_dicom_seg=True)

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from nnunetv2_malenia.attributes.schema import file_name
+from nnunetv2_malenia.files import write_json, write_whole
 from nnunetv2_malenia.inference.cases import find_cases
 from nnunetv2_malenia.inference.model_folder import PredictionError, find_folds, load_checkpoint
 from nnunetv2_malenia.inference.sliding_window import QueryLabelManager
-from nnunetv2_malenia.inference.whole_files import write_json, write_whole
 
 
 def touch(folder, *names):

@@ -7,8 +7,8 @@ from tiny_model import AFFINE, SHAPE_XYZ, save_ct, tiny_ct, write_tiny_model
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
 from nnunetv2_malenia.inference.export import OutputOptions, read_findings
-from nnunetv2_malenia.inference.input_checks import InputError
 from nnunetv2_malenia.inference.predictor import MaleniaPredictor
+from nnunetv2_malenia.volumes import InputError
 
 TABLE = AttributeTable(
     lesions={"liver tumor": {"location": "liver", "density": "hypodense"}, "kidney stone": {"density": "hyperdense"}}

@@ -8,7 +8,6 @@ import pytest
 from oriented import AXIS_ORDERS, middle_ras, store
 from scipy import ndimage
 
-from nnunetv2_malenia.inference.input_checks import InputError
 from nnunetv2_malenia.report.volumes import (
     Pictured,
     cropped_to_body,
@@ -18,6 +17,7 @@ from nnunetv2_malenia.report.volumes import (
     reduced,
     without_room,
 )
+from nnunetv2_malenia.volumes import InputError
 
 AFFINE = np.array([[2.0, 0, 0, -30], [0, 3.0, 0, -20], [0, 0, 5.0, 100], [0, 0, 0, 1]])
 SHAPE_ZYX = (12, 22, 30)

@@ -1,0 +1,19 @@
+"""The ground floor: whole files or none, what we may replace, JSON from outside, and the one error that users see."""
+
+from nnunetv2_malenia.files.errors import MaleniaError
+from nnunetv2_malenia.files.json_files import read_json, validated
+from nnunetv2_malenia.files.outputs import OutputFolder, check_free, sha256_of
+from nnunetv2_malenia.files.whole_files import write_bytes, write_json, write_text, write_whole
+
+__all__ = [
+    "MaleniaError",
+    "OutputFolder",
+    "check_free",
+    "read_json",
+    "sha256_of",
+    "validated",
+    "write_bytes",
+    "write_json",
+    "write_text",
+    "write_whole",
+]

@@ -1,0 +1,167 @@
+"""Folders of results: what we wrote there may be replaced, whatever else lies there stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from nnunetv2_malenia.files.errors import MaleniaError
+from nnunetv2_malenia.files.whole_files import flush_to_disk, write_text
+
+RECORD, STAGING = ".malenia_outputs", ".malenia_partial"
+_CHUNK = 2**20
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content; of a folder, of the names and contents of its files."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(each for each in path.iterdir() if each.is_file()):
+            digest.update(f"{file.name} {sha256_of(file)}\n".encode())
+        return digest.hexdigest()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_free(paths: Iterable[Path], *, overwrite: bool = False) -> None:
+    """Raise MaleniaError if one of these files is there already, unless it may be overwritten."""
+    for path in paths:
+        if path.is_dir():
+            raise MaleniaError(f"{path} is a folder; name a file to write")
+        if not overwrite and os.path.lexists(path):
+            raise MaleniaError(f"{path} exists; choose another name, or give --overwrite to replace it")
+
+
+class OutputFolder:
+    """A folder of results, and the record of what was written there: names and SHA-256, in RECORD.
+
+    A file is ours if a record lists it and its content is still one that was written. Only such files are replaced or
+    removed. Files are written to a folder of their own, STAGING, and enter the record before they get their names: even
+    after a kill, what is there under its name is whole, and ours.
+    part: what the names of record and staging folder end in, when several runs write to one folder side by side.
+    """
+
+    def __init__(self, folder: Path, part: str = "") -> None:
+        self.folder = folder
+        self.staging = folder / f"{STAGING}{part}"
+        self._record = folder / f"{RECORD}{part}.jsonl"
+        self._written: dict[str, set[str]] = defaultdict(set)
+        for record in sorted(folder.glob(f"{RECORD}*.jsonl")):
+            self._note(_read_record(record))
+
+    def is_own(self, name: str) -> bool:
+        """Whether the file of this name is there, was written by us, and was not changed since."""
+        path = self.folder / name
+        known = self._written.get(name)
+        return bool(known) and path.is_file() and not path.is_symlink() and sha256_of(path) in known
+
+    def claim(self, names: Iterable[str], inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+        """Make sure that files of these names may be written; nothing is changed on disk.
+
+        Raises MaleniaError if one of them is there and is not ours, unless it may be overwritten; always if it is a
+        folder, or one of `inputs`, through whatever links.
+        """
+        read = {_identity(path) for path in inputs}
+        for name in names:
+            path = self.folder / name
+            if not os.path.lexists(path):
+                continue
+            if path.exists() and _identity(path) in read:
+                raise MaleniaError(f"{path} is an image to be read, and results would replace it; choose another -o")
+            if path.is_dir():
+                raise MaleniaError(f"{path} is a folder where a result would go; choose another -o")
+            if overwrite and not path.is_symlink():
+                self._note([(name, sha256_of(path))])
+            elif not overwrite and not self.is_own(name):
+                raise MaleniaError(
+                    f"{path} was not written by an earlier run, or was changed since; choose another -o, or give "
+                    "--overwrite to replace it"
+                )
+
+    def open(self) -> None:
+        """Make the folder ready for writing: leftovers of a run that was stopped go, the records become one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.staging, ignore_errors=True)
+        write_text(
+            self._record,
+            "".join(_line(name, digest) for name, each in self._written.items() for digest in sorted(each)),
+        )
+
+    def write(self, name: str, write: Callable[[str], object]) -> None:
+        """Write one file: `write` is called with a place in the staging folder that has the same name."""
+        self.publish({name: stage(self.staging, name, write)})
+
+    def publish(self, staged: Mapping[str, str]) -> None:
+        """Give staged files their names, in this order. staged: name -> SHA-256.
+
+        Raises MaleniaError, with none of them published, if a file that is not ours has come to be in the way.
+        """
+        for name in staged:
+            if os.path.lexists(self.folder / name) and not self.is_own(name):
+                raise MaleniaError(f"{self.folder / name} appeared during the run and was not written by it; move it")
+        with self._record.open("a", encoding="utf-8") as file:
+            file.writelines(_line(name, digest) for name, digest in staged.items())
+            file.flush()
+            os.fsync(file.fileno())
+        self._note(staged.items())
+        for name in staged:
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.staging / name, self.folder / name)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove those of the files that are ours, and folders that this leaves empty."""
+        for name in names:
+            if self.is_own(name):
+                path = self.folder / name
+                path.unlink()
+                for parent in path.parents:
+                    if parent == self.folder or any(parent.iterdir()):
+                        break
+                    parent.rmdir()
+
+    def written(self) -> list[str]:
+        """All names in the record, whether the files are still there or not."""
+        return list(self._written)
+
+    def close(self) -> None:
+        """Remove the staging folder."""
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    def _note(self, written: Iterable[tuple[str, str]]) -> None:
+        for name, digest in written:
+            self._written[name].add(digest)  # a kill before the renaming leaves the earlier content, which is ours too
+
+
+def stage(staging: Path, name: str, write: Callable[[str], object]) -> str:
+    """Write a file in the staging folder, flushed to disk -> its SHA-256. Also for processes beside the main one."""
+    place = staging / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write(str(place))
+    flush_to_disk(place)
+    return sha256_of(place)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    about = path.stat()
+    return about.st_dev, about.st_ino
+
+
+def _line(name: str, digest: str) -> str:
+    return json.dumps({"file": name, "sha256": digest}, ensure_ascii=False) + "\n"
+
+
+def _read_record(path: Path) -> Iterator[tuple[str, str]]:
+    """Name and SHA-256 of all that a record lists; a line that a kill cut off is passed over."""
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            entry = json.loads(line)
+            yield str(entry["file"]), str(entry["sha256"])
+        except (ValueError, KeyError, TypeError):
+            continue
