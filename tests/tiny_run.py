@@ -11,7 +11,7 @@ from found_lesions import find_lesions
 
 from nnunetv2_malenia.attributes.schema import AttributeTable, file_name
 from nnunetv2_malenia.attributes.tables import queries
-from nnunetv2_malenia.files import write_json
+from nnunetv2_malenia.files import OutputFolder, write_json
 from nnunetv2_malenia.inference.findings import CaseFindings
 from nnunetv2_malenia.inference.lesions import label_map
 from nnunetv2_malenia.inference.run_record import CaseRecord, RunFiles, RunRecord, now
@@ -38,8 +38,10 @@ class TinyRun:
             "options": LEFT_OVER,
             "versions": {"nnunetv2_malenia": "1.2.3", "nnunetv2": "2.8"},
         }
+        outputs = OutputFolder(self.output)
+        outputs.open()
         self.files = RunFiles(
-            self.output,
+            outputs,
             RunRecord(model_folder="/models/Dataset9_Tiny/MaleniaTrainer__p__3d", settings=settings, arguments={},
                       device="cpu", part_id=0, num_parts=1, ignored_files=[], started=now()),
         )  # fmt: skip

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from nnunetv2_malenia.inference.run_record import RunRecord
 
 
+_OF_TRAINING = {
+    "p": ("plans", "nnUNetPlans"),
+    "tr": ("trainer", "MaleniaTrainer"),
+    "c": ("configuration", "3d_fullres"),
+}
+
+
 class _Example(argparse.Action):
     """Like --help, it needs no other argument."""
 
@@ -46,9 +53,8 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("-m", metavar="FOLDER", help="model folder, or the name of a model that comes with the package "
                         "(phantom); instead of -d, -p, -tr and -c")  # fmt: skip
     parser.add_argument("-d", metavar="DATASET", help="data set name or id that the model was trained on")
-    parser.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default: %(default)s)")
-    parser.add_argument("-tr", default="MaleniaTrainer", metavar="TRAINER", help="trainer (default: %(default)s)")
-    parser.add_argument("-c", default="3d_fullres", metavar="CONFIGURATION", help="default: %(default)s")
+    for flag, (name, default) in _OF_TRAINING.items():
+        parser.add_argument(f"-{flag}", metavar=name.upper(), help=f"{name}; with -d (default: {default})")
     parser.add_argument("-f", nargs="+", metavar="FOLD", help="folds to ensemble (default: all that are trained)")
     parser.add_argument("-chk", default="checkpoint_final.pth", metavar="NAME", help="default: %(default)s")
     parser.add_argument("-step_size", type=share, default=0.5, help="tile step as share of a tile, in (0, 1]")
@@ -65,6 +71,8 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("--continue_prediction", action="store_true",
                         help="keep answers of an earlier run that still hold: same image, model, queries and options, "
                         "files intact")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace files of others where results go; without "
+                        "it, they are an error before work starts")  # fmt: skip
     parser.add_argument("-num_parts", type=at_least_one, default=1, metavar="N",
                         help="runs that share the cases, side by side (default: %(default)s)")  # fmt: skip
     parser.add_argument("-part_id", type=int, default=0, metavar="I", help="which of them this is, from 0")
@@ -79,6 +87,9 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     args = parser.parse_args(argv)
     if (args.m is None) == (args.d is None):
         parser.error("give the model by -m FOLDER, or by -d DATASET with -p, -tr and -c")
+    if args.m is not None and (given := [flag for flag in _OF_TRAINING if getattr(args, flag) is not None]):
+        parser.error(f"-{given[0]} goes with -d; -m names the whole model, and lesions are asked for by --attributes")
+    trained_by = {flag: getattr(args, flag) or default for flag, (_, default) in _OF_TRAINING.items()}
     if not 0 <= args.part_id < args.num_parts:
         parser.error(f"-part_id {args.part_id} is not in 0 to {args.num_parts - 1}; parts are counted from 0")
 
@@ -90,7 +101,7 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     from nnunetv2_malenia.inference.predictor import MaleniaPredictor
 
     predictor = MaleniaPredictor.from_model_folder(
-        args.m or model_folder(args.d, args.tr, args.p, args.c),
+        args.m or model_folder(args.d, trained_by["tr"], trained_by["p"], trained_by["c"]),
         folds=args.f,
         checkpoint_name=args.chk,
         device=set_up_device(args.device),
@@ -108,7 +119,9 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
         args.i,
         args.o,
         OutputOptions(args.threshold, args.min_volume, args.save_masks, args.save_probabilities, args.save_dicom_seg),
-        overwrite=not args.continue_prediction,
+        continue_prediction=args.continue_prediction,
+        overwrite=args.overwrite,
+        writes_report=args.report,
         num_parts=args.num_parts,
         part_id=args.part_id,
         num_processes_preprocessing=args.npp,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from nnunetv2_malenia.files.errors import MaleniaError
-from nnunetv2_malenia.files.whole_files import flush_to_disk, write_text
+from nnunetv2_malenia.files.whole_files import flush_to_disk
 
 RECORD, STAGING = ".malenia_outputs", ".malenia_partial"
 _CHUNK = 2**20
@@ -53,14 +53,17 @@ class OutputFolder:
         self.staging = folder / f"{STAGING}{part}"
         self._record = folder / f"{RECORD}{part}.jsonl"
         self._written: dict[str, set[str]] = defaultdict(set)
-        for record in sorted(folder.glob(f"{RECORD}*.jsonl")):
-            self._note(_read_record(record))
+        self._read_records()
 
     def is_own(self, name: str) -> bool:
         """Whether the file of this name is there, was written by us, and was not changed since."""
         path = self.folder / name
-        known = self._written.get(name)
-        return bool(known) and path.is_file() and not path.is_symlink() and sha256_of(path) in known
+        if not path.is_file() or path.is_symlink():
+            return False
+        digest = sha256_of(path)
+        if digest not in self._written[name]:
+            self._read_records()  # a run beside this one may have written it
+        return digest in self._written[name]
 
     def claim(self, names: Iterable[str], inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
         """Make sure that files of these names may be written; nothing is changed on disk.
@@ -86,17 +89,16 @@ class OutputFolder:
                 )
 
     def open(self) -> None:
-        """Make the folder ready for writing: leftovers of a run that was stopped go, the records become one."""
+        """Make the folder ready for writing; what a run that was stopped left in the staging folder goes."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self.staging, ignore_errors=True)
-        write_text(
-            self._record,
-            "".join(_line(name, digest) for name, each in self._written.items() for digest in sorted(each)),
-        )
+        self.close()
 
     def write(self, name: str, write: Callable[[str], object]) -> None:
         """Write one file: `write` is called with a place in the staging folder that has the same name."""
         self.publish({name: stage(self.staging, name, write)})
+
+    def write_text(self, name: str, text: str) -> None:
+        self.write(name, lambda place: Path(place).write_bytes(text.encode("utf-8")))
 
     def publish(self, staged: Mapping[str, str]) -> None:
         """Give staged files their names, in this order. staged: name -> SHA-256.
@@ -133,6 +135,10 @@ class OutputFolder:
     def close(self) -> None:
         """Remove the staging folder."""
         shutil.rmtree(self.staging, ignore_errors=True)
+
+    def _read_records(self) -> None:
+        for record in sorted(self.folder.glob(f"{RECORD}*.jsonl")):
+            self._note(_read_record(record))
 
     def _note(self, written: Iterable[tuple[str, str]]) -> None:
         for name, digest in written:

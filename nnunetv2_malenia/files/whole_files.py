@@ -38,7 +38,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], content: object) -> None:
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(content))
+
+
+def json_text(content: object) -> str:
+    """Content as the text of a JSON file."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def flush_to_disk(path: str | os.PathLike[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 from collections import deque
@@ -15,11 +16,13 @@ from typing import Any
 
 import torch
 
-from nnunetv2_malenia.inference.export import CaseExport, remove_outputs
+from nnunetv2_malenia.files import MaleniaError
+from nnunetv2_malenia.inference.export import CaseExport, earlier_files
 from nnunetv2_malenia.inference.preparation import Preparation, PreparedCase
 from nnunetv2_malenia.inference.run_record import CaseRecord, RunFiles, now
 from nnunetv2_malenia.volumes import InputError
 
+_EXPECTED = (MaleniaError, OSError, BrokenProcessPool, torch.OutOfMemoryError)  # all others are faults of the program
 _log = logging.getLogger(__name__)
 
 
@@ -84,13 +87,13 @@ def answer_cases(
         def collect() -> None:
             case_id, case, started, job = ended.popleft()
             try:
-                findings = job.result()
+                findings, staged = job.result()
+                files.add(case_id, _record("DONE", case, started), findings, staged)
             except Exception as error:
-                _fail(files, export, case_id, case, started, error)
-            else:
-                files.add(case_id, _record("DONE", case, started), findings)
+                _fail(files, case_id, case, started, error)
 
-        for case_id, started, job in _ahead(preparing, cases, prepare, export):
+        for case_id, started, job in _ahead(preparing, cases, prepare):
+            files.outputs.remove(earlier_files(files.outputs, case_id, export.file_ending))
             case = PreparedCase()
             try:
                 case = _result(job, preparing, prepare, cases[case_id])
@@ -100,7 +103,7 @@ def answer_cases(
                 case = replace(case, data=None)  # the image is not needed any more
                 ended.append((case_id, case, started, exporting.submit(export, case_id, case, *said)))
             except Exception as error:
-                _fail(files, export, case_id, case, started, error)
+                _fail(files, case_id, case, started, error)
             yield case_id
             while len(ended) > num_processes_export:
                 collect()
@@ -117,24 +120,20 @@ def _result(job: Future, workers: Workers, function: Callable, *arguments: Any) 
 
 
 def _ahead(
-    workers: Workers, cases: Mapping[str, Mapping[int, Path]], prepare: Preparation, export: CaseExport
+    workers: Workers, cases: Mapping[str, Mapping[int, Path]], prepare: Preparation
 ) -> Iterator[tuple[str, datetime, Future]]:
-    """Start preparing cases before they are asked for; what an earlier run left of them goes first."""
+    """Start preparing cases before they are asked for."""
     jobs: deque[tuple[str, datetime, Future]] = deque()
     for case_id, channels in cases.items():
-        remove_outputs(export.output_folder, case_id, export.file_ending)
         jobs.append((case_id, now(), workers.submit(prepare, channels)))
         if len(jobs) > workers.number:
             yield jobs.popleft()
     yield from jobs
 
 
-def _fail(
-    files: RunFiles, export: CaseExport, case_id: str, case: PreparedCase, started: datetime, error: Exception
-) -> None:
-    remove_outputs(export.output_folder, case_id, export.file_ending)  # a process that died had no time to
+def _fail(files: RunFiles, case_id: str, case: PreparedCase, started: datetime, error: Exception) -> None:
     files.add(case_id, _record("FAILED", case, started, reason_of(error)))
-    if not isinstance(error, (InputError, OSError, BrokenProcessPool, torch.OutOfMemoryError)):
+    if not isinstance(error, _EXPECTED):
         _log.error("case %s", case_id, exc_info=error)
 
 
@@ -144,8 +143,10 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, BrokenProcessPool):
         return "a background process died, most likely for lack of memory; try -npp 1 -nps 1 with --continue_prediction"
     if isinstance(error, torch.OutOfMemoryError):
-        return "the device has too little memory for this case; try -device cpu"
-    if isinstance(error, (InputError, OSError)):
+        return "the device has too little memory for this case, even for one query at a time; try -device cpu"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk of the output folder is full; make room, then go on with --continue_prediction"
+    if isinstance(error, _EXPECTED):
         return text
     return f"unexpected {type(error).__name__}: {text}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,23 @@ def find_cases(source: Path, file_ending: str, num_channels: int) -> Cases:
             raise PredictionError(f"{source}: case {case_id} would overwrite the run's own file; rename the image")
     ignored = [path.name for path in found if path.is_file() and path not in images and source.absolute() not in series]
     return Cases(dict(sorted(cases.items())), ignored)
+
+
+def check_output_folder(folder: Path, source: Path) -> None:
+    """Raise PredictionError for an output folder that cannot be meant."""
+    if folder.resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise PredictionError(f"{folder} holds the images, which results could overwrite; choose another -o")
+    if folder.name.endswith((*NIFTI_ENDINGS, *OTHER_ENDINGS)) and not folder.is_dir():
+        raise PredictionError(f"{folder} is named like an image, and -o takes a folder; give e.g. -o answers")
+    if folder.exists() and not folder.is_dir():
+        raise PredictionError(f"{folder} is a file, and -o takes a folder; choose another name")
+
+
+def files_of(cases: Mapping[str, Mapping[int, Path]]) -> Iterator[Path]:
+    """Every file that is read for these cases, also those of a series."""
+    for channels in cases.values():
+        for path in channels.values():
+            yield from (each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
 
 
 def _case_and_channel(path: Path, endings: tuple[str, ...]) -> tuple[str, int | None]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
+import errno
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
-from nnunetv2_malenia.attributes.schema import file_name
-from nnunetv2_malenia.files import sha256_of, write_json, write_whole
-from nnunetv2_malenia.inference.answers import CaseAnswers
+from nnunetv2_malenia.attributes.schema import LesionQuery, file_name
+from nnunetv2_malenia.files import OutputFolder, json_text, stage
+from nnunetv2_malenia.inference.answers import Answers, CaseAnswers
 from nnunetv2_malenia.inference.dicom_seg import write_dicom_seg
 from nnunetv2_malenia.inference.findings import CaseFindings
 from nnunetv2_malenia.inference.geometry import as_stored
+from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS
+from nnunetv2_malenia.inference.input_checks import open_nifti
 from nnunetv2_malenia.inference.preparation import PreparedCase
 from nnunetv2_malenia.inference.reading import SimilarityMap
+from nnunetv2_malenia.volumes import InputError
 
 
 @dataclass(frozen=True)
@@ -33,78 +38,104 @@ class OutputOptions:
     save_probabilities: bool = False
     save_dicom_seg: bool = False
 
+    def file_names(self, case_id: str, file_ending: str, queries: Sequence[LesionQuery]) -> list[str]:
+        """A case's files, relative to the output folder, in the order in which they appear."""
+        masks = [f"masks/{case_id}/{file_name(query.name)}{file_ending}" for query in queries if self.save_masks]
+        return [
+            f"{case_id}{file_ending}",
+            *masks,
+            *([f"{case_id}.npz"] if self.save_probabilities else []),
+            *([f"{case_id}.seg.dcm"] if self.save_dicom_seg else []),
+            f"{case_id}.json",
+        ]
+
 
 @dataclass(frozen=True)
 class CaseExport:
-    """Write a case's results. CASE.json comes last: where it is, everything that it lists is complete."""
+    """Write a case's files in the staging folder of a run's OutputFolder, from which they are published together."""
 
     answers: CaseAnswers
     options: OutputOptions
-    output_folder: Path
+    staging: Path
     file_ending: str
     asked_sha256: str
 
-    def __call__(self, case_id: str, case: PreparedCase, logits: np.ndarray, reading: SimilarityMap) -> CaseFindings:
-        """logits (Q + 1, Z, Y, X) on the preprocessed grid. Raises InputError when they are not finite."""
+    def __call__(
+        self, case_id: str, case: PreparedCase, logits: np.ndarray, reading: SimilarityMap
+    ) -> tuple[CaseFindings, dict[str, str]]:
+        """logits (Q + 1, Z, Y, X) on the preprocessed grid -> findings, and name -> SHA-256 of the staged files.
+
+        CASE.json is the last of them, and lists the others. Raises InputError when the logits are not finite. After an
+        exception no file of the case is left in the staging folder.
+        """
+        names = self.options.file_names(case_id, self.file_ending, self.answers.queries)
         try:
-            return self._write(case_id, case, logits, reading)
+            return self._stage(names, case_id, case, self.answers(logits, reading, case.properties))
         except BaseException:
-            remove_outputs(self.output_folder, case_id, self.file_ending)
+            for name in names:
+                (self.staging / name).unlink(missing_ok=True)
             raise
 
-    def _write(self, case_id: str, case: PreparedCase, logits: np.ndarray, reading: SimilarityMap) -> CaseFindings:
-        probabilities, masks, labels, affine, findings = self.answers(logits, reading, case.properties)
-        writer = case.properties["writer"]()
-        written = [self.output_folder / f"{case_id}{self.file_ending}"]
-        write_whole(written[0], lambda name: writer.write_seg(labels, name, case.properties))
-        if self.options.save_masks:
-            folder = self.output_folder / "masks" / case_id
-            folder.mkdir(parents=True, exist_ok=True)
-            for query, mask in zip(self.answers.queries, masks, strict=True):
-                written.append(folder / f"{file_name(query.name)}{self.file_ending}")
-                voxels = mask.astype(np.uint8)
-                write_whole(written[-1], lambda name, v=voxels: writer.write_seg(v, name, case.properties))
-        if self.options.save_probabilities:
-            written.append(self.output_folder / f"{case_id}.npz")
-            write_whole(
-                written[-1], lambda name: np.savez_compressed(name, probabilities=probabilities, affine_xyz_ras=affine)
-            )
-        if self.options.save_dicom_seg:
-            written.append(self.output_folder / f"{case_id}.seg.dcm")
-            folder, stored_affine = case.properties["dicom_folder"], case.properties["stored_affine"]
-            stored = np.stack([as_stored(mask, affine, stored_affine) for mask in masks])
-            write_whole(
-                written[-1],
-                lambda name: write_dicom_seg(
-                    name, folder, stored, self.answers.queries, asked_sha256=self.asked_sha256
-                ),
-            )
-        report = CaseFindings(
+    def _stage(
+        self, names: Sequence[str], case_id: str, case: PreparedCase, answers: Answers
+    ) -> tuple[CaseFindings, dict[str, str]]:
+        writes = self._writes(answers, case.properties)
+        staged = {name: stage(self.staging, name, write) for name, write in zip(names[:-1], writes, strict=True)}
+        findings = CaseFindings(
             case=case_id,
             threshold=self.options.threshold,
             min_volume_ml=self.options.min_volume_ml,
             warnings=tuple(case.warnings),
-            findings=tuple(findings),
+            findings=tuple(answers.findings),
             inputs=case.inputs,
-            outputs={path.relative_to(self.output_folder).as_posix(): sha256_of(path) for path in written},
+            outputs=dict(staged),
             asked_sha256=self.asked_sha256,
         )
-        write_json(self.output_folder / f"{case_id}.json", report.model_dump(mode="json"))
-        return report
+        text = json_text(findings.model_dump(mode="json"))
+        staged[names[-1]] = stage(self.staging, names[-1], lambda place: Path(place).write_bytes(text.encode("utf-8")))
+        return findings, staged
+
+    def _writes(self, answers: Answers, properties: dict) -> Iterator[Callable[[str], object]]:
+        """What writes each of the case's files but CASE.json, in the order of `OutputOptions.file_names`."""
+        masks = answers.masks.astype(np.uint8) if self.options.save_masks else ()
+        for voxels in (answers.label_map, *masks):
+            yield partial(_write_segmentation, voxels=voxels, properties=properties)
+        if self.options.save_probabilities:
+            arrays = {"probabilities": answers.probabilities, "affine_xyz_ras": answers.affine}
+            yield lambda place: np.savez_compressed(place, **arrays)
+        if self.options.save_dicom_seg:
+            stored = np.stack([as_stored(mask, answers.affine, properties["stored_affine"]) for mask in answers.masks])
+            yield partial(
+                write_dicom_seg,
+                folder=properties["dicom_folder"],
+                masks=stored,
+                queries=self.answers.queries,
+                asked_sha256=self.asked_sha256,
+            )
+
+
+def _write_segmentation(place: str, *, voxels: np.ndarray, properties: dict) -> None:
+    """Store (Z, Y, X) integers in the image's own geometry. Raises OSError if the file did not become whole.
+
+    SimpleITK says nothing when the disk is full while it writes NIfTI.
+    """
+    properties["writer"]().write_seg(voxels, place, properties)
+    if place.endswith(NIFTI_ENDINGS):
+        try:
+            open_nifti(Path(place))
+        except InputError:
+            raise OSError(errno.ENOSPC, "not written whole; is the disk full?", Path(place).name) from None
 
 
 def read_findings(path: Path) -> CaseFindings | None:
     """CASE.json, or None where there is none that this version wrote."""
     try:
         return CaseFindings.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
+    except (FileNotFoundError, IsADirectoryError, ValidationError):
         return None
 
 
-def remove_outputs(output_folder: Path, case_id: str, file_ending: str) -> None:
-    """Take away what an earlier run left for a case, so that a failure now cannot be mistaken for its answer."""
-    for ending in (".json", file_ending, ".npz", ".seg.dcm"):
-        (output_folder / f"{case_id}{ending}").unlink(missing_ok=True)
-    masks = output_folder / "masks" / case_id
-    if masks.is_dir():
-        shutil.rmtree(masks)
+def earlier_files(outputs: OutputFolder, case_id: str, file_ending: str) -> list[str]:
+    """The names that an earlier run may have written a case's files under."""
+    masks = [name for name in outputs.written() if name.startswith(f"masks/{case_id}/")]
+    return [*(f"{case_id}{ending}" for ending in (".json", file_ending, ".npz", ".seg.dcm")), *masks]

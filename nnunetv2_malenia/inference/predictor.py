@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -23,10 +25,10 @@ from nnunetv2_malenia.attributes.plans import MaleniaPlans
 from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable, LesionQuery, has_laterality
 from nnunetv2_malenia.attributes.tables import queries
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
-from nnunetv2_malenia.files import sha256_of, write_json
+from nnunetv2_malenia.files import OutputFolder, json_text, sha256_of
 from nnunetv2_malenia.inference.answers import CaseAnswers
 from nnunetv2_malenia.inference.batch import answer_cases
-from nnunetv2_malenia.inference.cases import find_cases
+from nnunetv2_malenia.inference.cases import check_output_folder, files_of, find_cases
 from nnunetv2_malenia.inference.dicom_seg import check_dicom_seg
 from nnunetv2_malenia.inference.export import CaseExport, OutputOptions
 from nnunetv2_malenia.inference.interpretation import make_interpreter
@@ -46,6 +48,7 @@ from nnunetv2_malenia.inference.run_record import (
     RunRecord,
     check_no_other_questions,
     now,
+    own_names,
     skipped,
     standing_answer,
 )
@@ -53,6 +56,8 @@ from nnunetv2_malenia.inference.sliding_window import QueryLabelManager, QueryNe
 from nnunetv2_malenia.network.malenia_net import MaleniaNet
 from nnunetv2_malenia.network.mirroring import axes_without_left_right
 
+_log = logging.getLogger(__name__)
+QUERIES = "queries.json"
 ANY_LESION = LesionQuery(name="any lesion", attributes=AspectValues())
 
 
@@ -111,6 +116,7 @@ class MaleniaPredictor(nnUNetPredictor):
         self.model_files = {
             path.relative_to(folder).as_posix(): sha256_of(path) for path in (folder / "plans.json", *paths)
         }
+        self.perform_everything_on_device = False  # or nnU-Net would take every RuntimeError for lack of memory
         self.malenia_plans = MaleniaPlans.model_validate(plans["malenia"])
         self.model_folder = folder
         self.plans_manager = PlansManager(plans)
@@ -201,6 +207,37 @@ class MaleniaPredictor(nnUNetPredictor):
         patch_size = self.configuration_manager.patch_size
         return logits.numpy(), read_similarity(self._each_fold(), (vectors, aspects), image, mask, patch_size)
 
+    def _internal_predict_sliding_window_return_logits(
+        self, data: torch.Tensor, slicers: list, do_on_device: bool = True
+    ) -> torch.Tensor:
+        """nnU-Net 2.8's; for lack of memory its accumulators go to the CPU, then fewer queries are asked at once.
+
+        data (C, Z, Y, X) -> logits (Q + 1, Z, Y, X), the same however many attempts it took. Raises OutOfMemoryError
+        where there is not even memory for one query, and every other error at the first attempt.
+        """
+        channels = self.label_manager.num_segmentation_heads
+        attempts = [(False, min(2**i, channels)) for i in range((channels - 1).bit_length() + 1)]
+        if self.device.type == "cuda":
+            attempts.insert(0, (True, 1))
+        for on_device, parts in attempts:
+            try:
+                return self._predict_by_parts(data, slicers, on_device, parts)
+            except torch.OutOfMemoryError as error:
+                if (on_device, parts) == attempts[-1]:
+                    raise
+                _log.warning("%s; trying again, slower, with less memory", str(error).partition(".")[0])
+
+    def _predict_by_parts(self, data: torch.Tensor, slicers: list, on_device: bool, parts: int) -> torch.Tensor:
+        """The network's channels in so many passes."""
+        whole, logits = self.label_manager, []
+        try:
+            for rows in np.array_split(np.arange(whole.num_segmentation_heads), parts):
+                self.network.rows, self.label_manager = slice(rows[0], rows[-1] + 1), QueryLabelManager(len(rows))
+                logits.append(super()._internal_predict_sliding_window_return_logits(data, slicers, on_device))
+        finally:
+            self.network.rows, self.label_manager = slice(None), whole
+        return torch.cat(logits) if parts > 1 else logits[0]
+
     def _each_fold(self) -> Iterator[MaleniaNet]:
         for weights in self.list_of_parameters:
             self.net.load_state_dict(weights)
@@ -237,7 +274,9 @@ class MaleniaPredictor(nnUNetPredictor):
         output_folder: Path,
         options: OutputOptions = OutputOptions(),  # noqa: B008 - frozen
         *,
-        overwrite: bool = True,
+        continue_prediction: bool = False,
+        overwrite: bool = False,
+        writes_report: bool = False,
         num_parts: int = 1,
         part_id: int = 0,
         num_processes_preprocessing: int = 3,
@@ -246,15 +285,15 @@ class MaleniaPredictor(nnUNetPredictor):
     ) -> RunRecord:
         """Answer the queries for each case of `source` and write the results; what each case came to is returned.
 
-        With overwrite=False, answers of an earlier run that still hold are kept. Of num_parts runs side by side, this
-        is number part_id, from 0. arguments: for run.json, as the user gave them. A case that fails does not stop the
-        others. Raises PredictionError, with nothing written, when source or output folder cannot be meant.
+        continue_prediction: keep answers of an earlier run that still hold. overwrite: replace files that no run of
+        ours wrote, where results would go; images never. writes_report: `report.html.write_report` comes afterwards. Of
+        num_parts runs side by side, this is number part_id, from 0. arguments: for run.json, as the user gave them. A
+        case that fails does not stop the others. Raises, with nothing written, PredictionError when source or output
+        folder cannot be meant, and MaleniaError when a file that is not ours is where a result would go.
         """
         ending = self.dataset_json["file_ending"]
         found = find_cases(source, ending, self.num_channels)
-        folder = source if source.is_dir() else source.parent
-        if output_folder.resolve() == folder.resolve():
-            raise PredictionError(f"{output_folder} holds the images, which results could overwrite; choose another -o")
+        check_output_folder(output_folder, source)
         if options.save_dicom_seg:
             check_dicom_seg(found.files)
         check_no_other_questions(output_folder, list(found.files), [query.name for query in self.queries])
@@ -268,26 +307,32 @@ class MaleniaPredictor(nnUNetPredictor):
             ignored_files=found.ignored,
             started=now(),
         )
-        output_folder.mkdir(parents=True, exist_ok=True)
-        write_json(output_folder / "queries.json", queries_content(self.queries, self.seen))
-        files = RunFiles(output_folder, record)
-        todo = {}
-        for case_id, channels in list(found.files.items())[part_id::num_parts]:
-            standing = None if overwrite else standing_answer(output_folder, case_id, channels, record.asked_sha256)
-            if standing is None:
-                todo[case_id] = channels
-            else:
-                files.add(case_id, skipped(standing), standing)
-        answered = answer_cases(
-            todo,
-            self.preparation,
-            lambda image: self.say(image, options.threshold),
-            CaseExport(self.case_answers(options), options, output_folder, ending, record.asked_sha256),
-            files,
-            num_processes_preprocessing=num_processes_preprocessing,
-            num_processes_export=num_processes_export,
-        )
-        for _ in tqdm(answered, total=len(todo), desc="cases", disable=not self.allow_tqdm):
-            pass
-        files.finish()
+        todo = dict(list(found.files.items())[part_id::num_parts])
+        standing = {}
+        if continue_prediction:
+            earlier = ((id_, standing_answer(output_folder, id_, todo[id_], record.asked_sha256)) for id_ in todo)
+            standing = {case_id: findings for case_id, findings in earlier if findings}
+            todo = {case_id: channels for case_id, channels in todo.items() if case_id not in standing}
+        outputs = OutputFolder(output_folder, record.part)
+        results = [name for case_id in todo for name in options.file_names(case_id, ending, self.queries)]
+        own = own_names(record.part)[: 3 if writes_report else 2]
+        outputs.claim([QUERIES, *own, *results], files_of(found.files), overwrite=overwrite)
+        with closing(outputs):
+            outputs.open()
+            outputs.write_text(QUERIES, json_text(queries_content(self.queries, self.seen)))
+            files = RunFiles(outputs, record)
+            for case_id, findings in standing.items():
+                files.add(case_id, skipped(findings), findings)
+            answered = answer_cases(
+                todo,
+                self.preparation,
+                lambda image: self.say(image, options.threshold),
+                CaseExport(self.case_answers(options), options, outputs.staging, ending, record.asked_sha256),
+                files,
+                num_processes_preprocessing=num_processes_preprocessing,
+                num_processes_export=num_processes_export,
+            )
+            for _ in tqdm(answered, total=len(todo), desc="cases", disable=not self.allow_tqdm):
+                pass
+            files.finish()
         return record

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from nnunetv2_malenia.files import sha256_of, write_text
+from nnunetv2_malenia.files import OutputFolder, sha256_of
 from nnunetv2_malenia.inference.export import read_findings
 from nnunetv2_malenia.inference.findings import CaseFindings, CheckedAttribute, findings_csv
 from nnunetv2_malenia.inference.model_folder import PredictionError
+
+_OWN_NAME = re.compile(r"(run|findings|report)(_part_\d+_of_\d+)?\.(json|csv|html)")
 
 
 def now() -> datetime:
@@ -67,20 +71,24 @@ class RunRecord(BaseModel):
 class RunFiles:
     """run.json and findings.csv, or run_part_0_of_2.json and its like: parts run side by side, each with its own."""
 
-    def __init__(self, output_folder: Path, record: RunRecord) -> None:
-        part = record.part
-        self.record = record
-        self._json, self._csv = output_folder / f"run{part}.json", output_folder / f"findings{part}.csv"
+    def __init__(self, outputs: OutputFolder, record: RunRecord) -> None:
+        self.outputs, self.record = outputs, record
+        self._json, self._csv, report = own_names(record.part)
         self._findings: list[CaseFindings] = []
-        for pattern in ("run{}.json", "findings{}.csv", "report{}.html"):  # of runs that were divided otherwise
-            for path in output_folder.glob(pattern.format("" if part else "_part_*_of_*")):
-                path.unlink(missing_ok=True)
-        self._csv.unlink(missing_ok=True)
-        (output_folder / f"report{part}.html").unlink(missing_ok=True)  # of earlier answers
+        earlier = [name for name in outputs.written() if _OWN_NAME.fullmatch(name)]
+        outputs.remove(name for name in earlier if ("_part_" in name) is not bool(record.part))  # divided otherwise
+        outputs.remove([self._csv, report])
         self._write()
 
-    def add(self, case_id: str, case: CaseRecord, findings: CaseFindings | None = None) -> None:
-        """Note how a case ended; run.json is up to date from then on."""
+    def add(
+        self,
+        case_id: str,
+        case: CaseRecord,
+        findings: CaseFindings | None = None,
+        staged: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Publish a case's staged files, name -> SHA-256, and note how it ended; run.json is then up to date."""
+        self.outputs.publish(staged)
         self.record.cases[case_id] = case
         if findings:
             case.discarded = discarded_of(findings)
@@ -88,12 +96,17 @@ class RunFiles:
         self._write()
 
     def finish(self) -> None:
-        write_text(self._csv, findings_csv(sorted(self._findings, key=lambda findings: findings.case)))
+        self.outputs.write_text(self._csv, findings_csv(sorted(self._findings, key=lambda findings: findings.case)))
         self.record.finished = now()
         self._write()
 
     def _write(self) -> None:
-        write_text(self._json, self.record.model_dump_json(indent=2) + "\n")
+        self.outputs.write_text(self._json, self.record.model_dump_json(indent=2) + "\n")
+
+
+def own_names(part: str) -> tuple[str, str, str]:
+    """The names of a run's own files: its record, all findings, and the report."""
+    return f"run{part}.json", f"findings{part}.csv", f"report{part}.html"
 
 
 def discarded_of(findings: CaseFindings) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class QueryNetwork(nn.Module):
         self.net = net
         self.register_buffer("query_vectors", phrase_vectors)
         self.register_buffer("query_aspect", phrase_aspect)
+        self.rows = slice(None)  # of the Q + 1 channels, those that are answered
         nothing = torch.zeros_like(is_asked[:1])
         self.register_buffer("is_asked", torch.cat([is_asked, nothing]))
         self.register_buffer("is_rival", torch.cat([is_rival, nothing]))
@@ -36,7 +37,9 @@ class QueryNetwork(nn.Module):
         return self.net.load_state_dict(state_dict, strict=strict, assign=assign)
 
     def forward(self, x: Tensor) -> Tensor:
-        asked, rival = (each.expand(x.shape[0], -1, -1) for each in (self.is_asked, self.is_rival))
+        asked, rival = (
+            each.expand(x.shape[0], -1, -1) for each in (self.is_asked[self.rows], self.is_rival[self.rows])
+        )
         output = self.net(x, Queries(self.query_vectors, self.query_aspect, asked, rival))
         return torch.logit(self.net.query_probabilities(output), eps=LOGIT_EPS)
 

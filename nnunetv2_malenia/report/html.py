@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from nnunetv2_malenia.attributes.schema import file_name
-from nnunetv2_malenia.files import write_text
+from nnunetv2_malenia.files import OutputFolder
 from nnunetv2_malenia.report.figures import Slice, colour_of, draw_slice, window_of
 from nnunetv2_malenia.report.volumes import (
     Pictured,
@@ -35,10 +35,13 @@ def write_report(run_json: Path, source: Path) -> Path:
     """Write report.html beside a run's run.json (report_part_0_of_2.html beside run_part_0_of_2.json), and return it.
 
     It is made of run.json, the CASE.json and masks beside it, and the images in `source`, the folder or image that was
-    predicted. A case whose image cannot be read any more is reported without pictures.
+    predicted. A case whose image cannot be read any more is reported without pictures. Raises MaleniaError if a file of
+    the report's name is there that we did not write.
     """
     run = json.loads(run_json.read_bytes())
-    report = run_json.with_name(run_json.name.replace("run", "report", 1)).with_suffix(".html")
+    part = run_json.stem.removeprefix("run")
+    report, outputs = f"report{part}.html", OutputFolder(run_json.parent, part)
+    outputs.claim([report])
     answered = sum(case["state"] != "FAILED" for case in run["cases"].values())
     voxels = VIEWER_VOXELS_IN_ALL // max(answered, VIEWER_VOXELS_IN_ALL // VIEWER_VOXELS_OF_A_CASE)
     voxels = max(voxels, VIEWER_VOXELS_OF_A_CASE // 4)
@@ -51,8 +54,9 @@ def write_report(run_json: Path, source: Path) -> Path:
         if record["state"] != "FAILED":
             _add_answers(case, run_json.parent, source, voxels, volumes, discovers=run["settings"]["discovers"])
         cases.append(case)
-    write_text(report, render(run, cases, volumes))
-    return report
+    outputs.write_text(report, render(run, cases, volumes))
+    outputs.close()
+    return outputs.folder / report
 
 
 def render(run: Mapping[str, Any], cases: list[dict[str, Any]], volumes: Mapping[str, str]) -> str:

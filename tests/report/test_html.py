@@ -13,6 +13,7 @@ import pytest
 from tiny_run import RECOGNISED, TinyRun
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
+from nnunetv2_malenia.files import MaleniaError, OutputFolder
 from nnunetv2_malenia.report.html import write_report
 
 AFFINE = np.diag([4.0, 4.0, 5.0, 1.0])
@@ -165,21 +166,22 @@ def test_one_image_as_source(run):
     assert "case-1-image" in write_report(run.run_json, run.source / "a_0000.nii.gz").read_text(encoding="utf-8")
 
 
-def test_a_report_that_cannot_be_written_leaves_no_part_of_it(run, monkeypatch):
+@pytest.mark.parametrize("in_the_way", ["a folder", "a user's own page"])
+def test_a_report_replaces_nothing_that_is_not_ours(run, in_the_way):
     run.answer("a", ct(), {})
     run.files.finish()
-    (run.output / "report.html").mkdir()
-    (run.output / "report.html" / "kept").touch()
-
-    with pytest.raises(OSError, match=r"report\.html"):
+    page = run.output / "report.html"
+    page.mkdir() if in_the_way == "a folder" else page.write_text("a user's own")
+    with pytest.raises(MaleniaError, match=r"report\.html"):
         write_report(run.run_json, run.source)
-    assert not list(run.output.glob(".partial*"))
+    assert page.is_dir() or page.read_text() == "a user's own"
+    assert not list(run.output.glob(".malenia_partial*"))
 
 
 def test_a_new_run_takes_the_report_of_the_last_one_away(tmp_path):
     run = TinyRun(tmp_path / "run")
     run.answer("a", ct(), {})
     report_of(run)
-    type(run.files)(run.output, run.files.record)
+    type(run.files)(OutputFolder(run.output), run.files.record)
 
     assert not (run.output / "report.html").exists()
