@@ -202,7 +202,7 @@ def test_faults_of_the_program_keep_their_traceback():
         (numeric.count_from_zero, {"0": 0, "7": 7}, ["-1", "0.5", "x"]),
         (numeric.at_least_one, {"1": 1}, ["0", "1.5"]),
         (numeric.not_negative, {"0": 0, "0.5": 0.5}, ["-0.1", "inf", "nan"]),
-        (numeric.probability, {"0": 0, "0.99": 0.99}, ["1", "-0.1", "nan"]),
+        (numeric.probability, {"0.01": 0.01, "0.99": 0.99}, ["1", "0", "-0.1", "nan"]),
         (numeric.share, {"1": 1, "0.5": 0.5}, ["0", "1.1", "nan"]),
     ],
 )
@@ -307,10 +307,28 @@ def test_from_reports_with_a_fault_is_one_line_and_writes_nothing(tmp_path, caps
     assert [path.name for path in tmp_path.iterdir()] == ["reports.csv"]
 
 
+@pytest.mark.parametrize("file", ["t.json", "review.csv", "evidence.csv"])
+def test_from_reports_replaces_no_file_unless_told_to(reports, tmp_path, capsys, file):
+    (tmp_path / file).write_text("by hand")
+    argv = ["from-reports", reports]
+    for option, name in (("-o", "t.json"), ("--review", "review.csv"), ("--evidence", "evidence.csv")):
+        argv += [option, str(tmp_path / name)]
+    before = sorted(tmp_path.iterdir())
+    assert cli.attributes(argv) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / file} exists; ")
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / file).read_text() == "by hand"
+    assert cli.attributes([*argv, "--overwrite"]) == 0
+    assert (tmp_path / file).read_text() != "by hand"
+
+
 def test_import_and_from_reports_need_no_torch(reports, tmp_path):
     book = annotation_workbook(tmp_path)
     output = str(tmp_path / "t.json")
-    runs = [["import", book, "-o", output, "--sheet", "Sheet1=kidney tumor"], ["from-reports", reports, "-o", output]]
+    runs = [
+        ["import", book, "-o", output, "--sheet", "Sheet1=kidney tumor"],
+        ["from-reports", reports, "-o", output, "--overwrite"],
+    ]
     code = "import sys; from nnunetv2_malenia.cli import attributes; "
     done = run_python(code + "; ".join(f"assert attributes({argv!r}) == 0" for argv in runs) + "; " + REPORT)
     assert done.stdout.splitlines()[-1] == "['pydantic']"

@@ -169,7 +169,7 @@ def test_insert_writes_image_mask_and_what_was_drawn(patient, tmp_path, capsys):
     drawn = read_table(tmp_path / "out" / "ct.json").attributes_of("kidney cyst", "ct")
     assert drawn.location == ("left kidney",)
     assert drawn.enhancement == ("contrast-enhanced ct",)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ct.json", "ct.nii.gz", "ct_0000.nii.gz"]
+    assert {path.name for path in (tmp_path / "out").glob("[!.]*")} == {"ct.json", "ct.nii.gz", "ct_0000.nii.gz"}
 
 
 @pytest.mark.parametrize(
@@ -187,10 +187,14 @@ def test_what_insert_cannot_do_is_one_line_and_nothing_is_written(patient, tmp_p
     assert not (tmp_path / "out").exists()
 
 
-def test_insert_does_not_write_over_what_is_there(patient, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["ct_0000.nii.gz", "ct.nii.gz", "ct.json"])
+def test_insert_writes_over_its_own_files_and_no_others(patient, tmp_path, capsys, name):
     table = {"lesions": {"liver cyst": {"location": "liver"}}}
-    assert [insert(patient, tmp_path, table), insert(patient, tmp_path, table)] == [0, 1]
-    assert "exists; remove it or choose another folder" in capsys.readouterr().err
+    assert [insert(patient, tmp_path, table), insert(patient, tmp_path, table)] == [0, 0]
+    (tmp_path / "out" / name).write_bytes(b"by hand")
+    assert insert(patient, tmp_path, table) == 1
+    assert f"{name} was not written by an earlier run, or was changed since" in capsys.readouterr().err
+    assert (tmp_path / "out" / name).read_bytes() == b"by hand"
 
 
 def test_insert_writes_all_three_files_or_none(patient, tmp_path, capsys, monkeypatch):
@@ -200,7 +204,7 @@ def test_insert_writes_all_three_files_or_none(patient, tmp_path, capsys, monkey
     monkeypatch.setattr(real_anatomy, "write_table", fail)
     assert insert(patient, tmp_path, {"lesions": {"liver cyst": {"location": "liver"}}}) == 1
     assert "No space left on device" in capsys.readouterr().err
-    assert not list((tmp_path / "out").iterdir())
+    assert not list((tmp_path / "out").glob("[!.]*"))
 
 
 def test_sheet_takes_regions_and_tells_what_it_cannot_show(patient, tmp_path, capsys):

@@ -35,6 +35,7 @@ def evaluate(argv: Sequence[str] | None = None) -> int | None:
     parser.add_argument("--any_lesion", metavar="LABEL", help="score this one predicted label against every type")
     parser.add_argument("--oracle", action="store_true", help="score a second time without predicted components that "
                         "lie in lesions of other types; needs --any_lesion")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="replace files of others where results go")
     parser.add_argument("-np", type=at_least_one, default=3, help="processes (default: %(default)s)")
     parser.add_argument("--disable_progress_bar", action="store_true")
     args = parser.parse_args(argv)
@@ -42,7 +43,7 @@ def evaluate(argv: Sequence[str] | None = None) -> int | None:
         parser.error("--oracle needs --any_lesion")
 
     from nnunetv2_malenia.evaluation.comparison import EvaluationOptions
-    from nnunetv2_malenia.evaluation.evaluate import evaluate_folder, write_evaluation
+    from nnunetv2_malenia.evaluation.evaluate import claim_results, evaluate_folder, write_evaluation
 
     options = EvaluationOptions(
         predictions=args.i,
@@ -55,9 +56,10 @@ def evaluate(argv: Sequence[str] | None = None) -> int | None:
         tolerance_mm=args.tolerance_mm,
         processes=args.np,
     )
-    evaluation = evaluate_folder(options, progress=not args.disable_progress_bar)
     folder = args.o or args.i / "evaluation"
-    write_evaluation(evaluation, folder)
+    claim_results(folder, overwrite=args.overwrite)  # before the work
+    evaluation = evaluate_folder(options, progress=not args.disable_progress_bar)
+    write_evaluation(evaluation, folder, overwrite=args.overwrite)
     for note in evaluation.notes:
         print(f"note: {note}", file=sys.stderr)
     print(evaluation.table())

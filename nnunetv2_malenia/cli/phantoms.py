@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nnunetv2_malenia.cli.messages import counted, one_line_errors, warn
 from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero, not_negative, share
+from nnunetv2_malenia.files import check_free
 
 
 @one_line_errors
@@ -26,6 +27,7 @@ def phantom(argv: Sequence[str] | None = None) -> int | None:
     sheet = commands.add_parser("sheet", help="a PNG to look at: three planes through the largest lesion of each case")
     sheet.add_argument("folder", type=Path, help="nnU-Net raw data set, or what insert wrote")
     sheet.add_argument("-o", "--output", type=Path, required=True, metavar="PNG", help="file to write")
+    sheet.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     sheet.add_argument("-n", type=at_least_one, default=6, metavar="CASES", help="at most (default: %(default)s)")
     sheet.add_argument(
         "--cases", default="*", metavar="PATTERN", help="of their ids, e.g. '*_synthetic' (default: all)"
@@ -199,6 +201,7 @@ def _phantom_augment(args: argparse.Namespace) -> None:
 def _phantom_sheet(args: argparse.Namespace) -> None:
     from nnunetv2_malenia.phantom.sheet import write_sheet
 
+    check_free([args.output], overwrite=args.overwrite)
     print(f"{args.output}: {counted(write_sheet(args.folder, args.output, count=args.n, pattern=args.cases), 'case')}")
 
 

@@ -131,7 +131,8 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
     if args.report:
         from nnunetv2_malenia.report.html import write_report
 
-        print(f"report: {write_report(args.o / f'run{run.part}.json', args.i)}")
+        page = write_report(args.o / f"run{run.part}.json", args.i, overwrite=args.overwrite)
+        print(f"report: {page}")
     return _report_run(run, args.o)
 
 

@@ -10,6 +10,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from nnunetv2_malenia.cli.messages import counted, fail, one_line_errors, warn
+from nnunetv2_malenia.files import check_free
 
 if TYPE_CHECKING:
     from nnunetv2_malenia.attributes.schema import AttributeTable, LesionEntry
@@ -59,12 +60,16 @@ def attributes(argv: Sequence[str] | None = None) -> int | None:
 
     _add_import(commands)
     _add_from_reports(commands)
+    for command in (schema, embed, commands.choices["import"], commands.choices["from-reports"]):
+        command.add_argument("--overwrite", action="store_true", help="replace files that are there")
 
     args = parser.parse_args(argv)
     if args.run is _show and args.vocabulary and args.table:
         show.error("argument --vocabulary: not allowed with a table")
     if args.run is _embed and not args.encoder and (args.revision or args.pooling):
         embed.error("--revision and --pooling need --encoder")
+    named = [path for option in ("output", "review", "evidence") if (path := getattr(args, option, None))]
+    check_free(named, overwrite=getattr(args, "overwrite", False))
     return args.run(args)
 
 

@@ -17,7 +17,6 @@ from nnunetv2_malenia.attributes.schema import file_name
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import FILE_ENDING
 from nnunetv2_malenia.demo.run import REFERENCE_LABELS
 from nnunetv2_malenia.evaluation.scoring import TypeScore
-from nnunetv2_malenia.files import write_whole
 from nnunetv2_malenia.phantom.sheet import middle_of_largest, window_at
 from nnunetv2_malenia.phantom.volume import read_volume
 
@@ -26,7 +25,7 @@ _LINE_WIDTH, _OPACITY = 1.6, 0.5
 _AIR_HU, _MARGIN = -500.0, 2
 
 
-def write_overlay(raw: Path, predictions: Path, scores: Sequence[TypeScore], path: Path) -> None:
+def write_overlay(raw: Path, predictions: Path, scores: Sequence[TypeScore], path: str) -> None:
     """Write a PNG with a column for each lesion type, seen ones above, unseen ones below: the bare CT, and with masks.
 
     Each type is shown in the first case that holds it, in the axial slice through its largest lesion; the patient's
@@ -55,7 +54,7 @@ def write_overlay(raw: Path, predictions: Path, scores: Sequence[TypeScore], pat
         ],
         loc="outside upper right", ncols=2, frameon=False, labelcolor="white", fontsize=12,
     )  # fmt: skip
-    write_whole(path, lambda name: figure.savefig(name, dpi=100))
+    figure.savefig(path, dpi=100)
 
 
 def _draw(above: Axes, below: Axes, score: TypeScore, raw: Path, predictions: Path) -> None:

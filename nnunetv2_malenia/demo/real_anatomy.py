@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from nnunetv2_malenia.attributes.schema import AttributeTable, CaseEntry
 from nnunetv2_malenia.attributes.tables import write_table
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import FILE_ENDING, new_raw_dataset
+from nnunetv2_malenia.files import OutputFolder, stage
 from nnunetv2_malenia.phantom.anatomy import PhantomError
 from nnunetv2_malenia.phantom.from_labels import render_label_map
 from nnunetv2_malenia.phantom.insertion import insert_lesions
@@ -82,24 +84,20 @@ def insert_into_image(
 
     Writes CASE_0000.nii.gz, the mask CASE.nii.gz (1 + row of the type in the table) and CASE.json, a table that says
     how each lesion was drawn, into `output_folder`, which is made. Names of the organs' labels as in `render_dataset`.
-    Raises PhantomError as `insert_lesions` does, and if the case is there already; then nothing is written.
+    Raises PhantomError as `insert_lesions` does, MaleniaError if other files have these names; then nothing is written.
     """
     image, organs = read_volume(image_file), read_volume(organs_file)
     case_id = image_file.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_0000")
-    places = [output_folder / f"{case_id}{ending}" for ending in (f"_0000{FILE_ENDING}", FILE_ENDING, ".json")]
-    if there := [place for place in places if place.exists()]:
-        raise PhantomError(f"{there[0]} exists; remove it or choose another folder with -o")
+    outputs = OutputFolder(output_folder)
+    names_of_files = [f"{case_id}{ending}" for ending in (f"_0000{FILE_ENDING}", FILE_ENDING, ".json")]
+    outputs.claim(names_of_files, [image_file, organs_file])
     names = _names(organs, organs_file.parent, names_file)
     done = insert_lesions(image, organs, names, table, case_id, diameter_mm=diameter_mm, seed=seed)
     drawn = AttributeTable(lesions=table.lesions, cases={case_id: CaseEntry(lesions=done.attributes)})
-    output_folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=output_folder, prefix=".partial_") as folder:
-        beside = [Path(folder) / place.name for place in places]
-        image.save(done.image, beside[0])
-        image.save(done.mask, beside[1])
-        write_table(drawn, beside[2])
-        for made, place in zip(beside, places, strict=True):
-            made.replace(place)
+    writes = (partial(image.save, done.image), partial(image.save, done.mask), partial(write_table, drawn))
+    with closing(outputs):
+        outputs.open()
+        outputs.publish({name: stage(outputs.staging, name, w) for name, w in zip(names_of_files, writes, strict=True)})
     return case_id, done.remarks
 
 

@@ -15,7 +15,7 @@ from nnunetv2_malenia.demo.phantom_dataset import ANY_LESION, write_any_lesion_d
 from nnunetv2_malenia.evaluation.comparison import EvaluationOptions
 from nnunetv2_malenia.evaluation.evaluate import Evaluation, evaluate_folder, write_evaluation
 from nnunetv2_malenia.evaluation.summary import Summary
-from nnunetv2_malenia.files import MaleniaError, write_json
+from nnunetv2_malenia.files import MaleniaError, OutputFolder, json_text, read_json, write_json
 from nnunetv2_malenia.phantom import PhantomConfig, Scanner
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN
 
@@ -73,8 +73,8 @@ def run_demo(options: DemoOptions) -> None:
             f"validation; give at least {VALIDATION_CASES + 1}"
         )
     out = options.output_folder.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    _check_same_options(out, options)
+    outputs = demo_folder(out)
+    _check_same_options(outputs, options)
     env = _environment(out)
     raw = out / "nnUNet_raw" / DATASET
     print(f"Phantoms: {options.train_cases} for training with {', '.join(SEEN)};")
@@ -102,14 +102,14 @@ def run_demo(options: DemoOptions) -> None:
              "-m", baseline_model, "-f", "0", "-device", options.device, "-npp", "1", "-nps", "1", "--disable_tta",
              log=out / "predict_any_lesion.log", env=env)  # fmt: skip
         baseline = evaluate(raw, baseline_predictions, any_lesion=ANY_LESION, oracle=True, unseen=UNSEEN)
-    write_json(out / "results.json", {
+    outputs.write_text("results.json", json_text({
         "data": "phantoms; not clinical",
         "options": {**asdict(options), "output_folder": None},
         "epochs": epochs,
         "malenia": type_figures(results.summary),
         "any_lesion": type_figures(baseline.summary) if baseline else None,
         "any_lesion_oracle": type_figures(baseline.oracle_summary) if baseline else None,
-    })  # fmt: skip
+    }))  # fmt: skip
     print("\nHeld-out phantoms (not clinical data), asked for by attributes:\n")
     print(results.table(published=False))
     if baseline:
@@ -205,13 +205,22 @@ def type_figures(summary: Summary) -> list[dict]:
     ]
 
 
-def _check_same_options(out: Path, options: DemoOptions) -> None:
+def demo_folder(folder: Path) -> OutputFolder:
+    """The folder of a demo, new or of an earlier run. Raises DemoError if it holds other files."""
+    outputs = OutputFolder(folder)
+    if not outputs.holds_only_ours():
+        raise DemoError(f"{folder} holds files that are not of a demo; choose another folder with -o")
+    outputs.open()
+    return outputs
+
+
+def _check_same_options(outputs: OutputFolder, options: DemoOptions) -> None:
     """One folder is one demo: what was made for other options must not be taken for this one's."""
     fixed = {"train_cases": options.train_cases, "test_cases": options.test_cases, "seed": options.seed}
-    record = out / "demo.json"
-    if record.exists() and (before := json.loads(record.read_text())) != fixed:
-        raise DemoError(f"{out} holds a demo with {before}, not {fixed}; choose another folder with -o")
-    write_json(record, fixed)
+    record = outputs.folder / "demo.json"
+    if record.exists() and (before := read_json(record)) != fixed:
+        raise DemoError(f"{outputs.folder} holds a demo with {before}, not {fixed}; choose another folder with -o")
+    outputs.write_text(record.name, json_text(fixed))
 
 
 def _environment(out: Path) -> dict[str, str]:

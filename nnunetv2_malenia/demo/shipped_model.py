@@ -6,12 +6,13 @@ import io
 import os
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
 from nnunetv2_malenia.attributes.tables import read_table
 from nnunetv2_malenia.demo.overlay import write_overlay
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
-from nnunetv2_malenia.demo.run import PHANTOMS, QUERY_TABLE, evaluate
+from nnunetv2_malenia.demo.run import PHANTOMS, QUERY_TABLE, demo_folder, evaluate
 from nnunetv2_malenia.evaluation.scoring import TypeScore
 
 MODEL = "phantom"
@@ -25,7 +26,7 @@ def run_shipped_model(output_folder: Path, device: str) -> None:
     """
     # before torch is imported: on a busy machine, threads that wait by spinning make this take twice as long or longer
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    folder = output_folder / "shipped_model"
+    outputs, folder = demo_folder(output_folder), output_folder / "shipped_model"
     phantoms, predictions, picture = (folder / name for name in ("phantoms", "predictions", "overlay.png"))
     table_file = phantoms / QUERY_TABLE
     if not phantoms.exists():
@@ -35,7 +36,9 @@ def run_shipped_model(output_folder: Path, device: str) -> None:
     print("Asking for every lesion type, seen in training or not, by its attributes ...", flush=True)
     _predict(phantoms / "imagesTs", predictions, table_file, device)
     evaluation = evaluate(phantoms, predictions)
-    write_overlay(phantoms, predictions, evaluation.scores, picture)
+    draw = partial(write_overlay, phantoms, predictions, evaluation.scores)
+    outputs.write(picture.relative_to(output_folder).as_posix(), draw)
+    outputs.close()
     print("\nPhantoms, not clinical data. Millilitres returned for what is there, and for what is not:\n")
     for line in _by_case(evaluation.scores):
         print(line)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -21,7 +21,9 @@ from nnunetv2_malenia.evaluation.metrics import CONNECTIVITY
 from nnunetv2_malenia.evaluation.scoring import TypeScore, score_case
 from nnunetv2_malenia.evaluation.summary import Summary, summarise
 from nnunetv2_malenia.evaluation.tables import results_table, to_csv
+from nnunetv2_malenia.files import OutputFolder, stage
 
+RESULTS = ("summary.json", "cases.csv", "types.csv", "table.md", "dsc.png")
 CONVENTIONS = {
     "DSC": "2 |A and B| / (|A| + |B|), a fraction",
     "NSD": "share of both surfaces within the tolerance of the other, by area, at the spacing of the files; a fraction",
@@ -88,12 +90,19 @@ def evaluate_folder(options: EvaluationOptions, *, progress: bool = True) -> Eva
     return Evaluation(options, tuple(score for scores in bar for score in scores), comparison.notes)
 
 
-def write_evaluation(evaluation: Evaluation, folder: Path, *, published: bool = True) -> None:
-    """Write summary.json, cases.csv, types.csv, table.md and dsc.png: all of them made before the first appears.
+def claim_results(folder: Path, *, overwrite: bool = False) -> OutputFolder:
+    """Where results go. Raises MaleniaError if a file that we did not write is in the way, unless it may go."""
+    outputs = OutputFolder(folder)
+    outputs.claim(RESULTS, overwrite=overwrite)
+    return outputs
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path, *, published: bool = True, overwrite: bool = False) -> None:
+    """Write RESULTS, of which all are made before the first appears. Raises MaleniaError as `claim_results` does.
 
     published: see `tables.results_table`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    outputs = claim_results(folder, overwrite=overwrite)
     oracle_types = evaluation.oracle_summary.types if evaluation.oracle_summary else ()
     texts = {
         "summary.json": json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
@@ -101,12 +110,15 @@ def write_evaluation(evaluation: Evaluation, folder: Path, *, published: bool = 
         "types.csv": to_csv([*evaluation.summary.types, *oracle_types]),
         "table.md": evaluation.table(published=published),
     }
-    with tempfile.TemporaryDirectory(prefix=".partial_", dir=folder) as beside:
-        for name, text in texts.items():
-            Path(beside, name).write_text(text, encoding="utf-8")
-        plot_dsc(evaluation.summary, evaluation.scores_of(oracle=False), Path(beside, "dsc.png"))
-        for path in Path(beside).iterdir():
-            os.replace(path, folder / path.name)
+    writes = {name: partial(_write_text, text=text) for name, text in texts.items()}
+    writes["dsc.png"] = lambda place: plot_dsc(evaluation.summary, evaluation.scores_of(oracle=False), Path(place))
+    with closing(outputs):
+        outputs.open()
+        outputs.publish({name: stage(outputs.staging, name, write) for name, write in writes.items()})
+
+
+def _write_text(place: str, text: str) -> None:
+    Path(place).write_text(text, encoding="utf-8", newline="")
 
 
 def _score_cases(cases: Sequence[Case], rules: ScoringRules, processes: int) -> Iterator[list[TypeScore]]:

@@ -65,9 +65,10 @@ class OutputFolder:
             self._read_records()  # a run beside this one may have written it
         return digest in self._written[name]
 
-    def claim(self, names: Iterable[str], inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+    def claim(self, names: Iterable[str], inputs: Iterable[Path] = (), *, overwrite: bool | None = None) -> None:
         """Make sure that files of these names may be written; nothing is changed on disk.
 
+        overwrite: whether --overwrite was given; None where a command has no such option.
         Raises MaleniaError if one of them is there and is not ours, unless it may be overwritten; always if it is a
         folder, or one of `inputs`, through whatever links.
         """
@@ -83,14 +84,13 @@ class OutputFolder:
             if overwrite and not path.is_symlink():
                 self._note([(name, sha256_of(path))])
             elif not overwrite and not self.is_own(name):
-                raise MaleniaError(
-                    f"{path} was not written by an earlier run, or was changed since; choose another -o, or give "
-                    "--overwrite to replace it"
-                )
+                way_out = "; move it, or choose another -o" + (", or give --overwrite" if overwrite is False else "")
+                raise MaleniaError(f"{path} was not written by an earlier run, or was changed since{way_out}")
 
     def open(self) -> None:
         """Make the folder ready for writing; what a run that was stopped left in the staging folder goes."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._record.touch()
         self.close()
 
     def write(self, name: str, write: Callable[[str], object]) -> None:
@@ -131,6 +131,10 @@ class OutputFolder:
     def written(self) -> list[str]:
         """All names in the record, whether the files are still there or not."""
         return list(self._written)
+
+    def holds_only_ours(self) -> bool:
+        """Whether results were written here before, or there is nothing."""
+        return self._record.exists() or not (self.folder.is_dir() and any(self.folder.iterdir()))
 
     def close(self) -> None:
         """Remove the staging folder."""

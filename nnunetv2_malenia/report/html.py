@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,17 @@ VIEWER_VOXELS_IN_ALL = 24_000_000  # with more cases, each gets fewer, down to a
 _ASSETS = files("nnunetv2_malenia.report") / "assets"
 
 
-def write_report(run_json: Path, source: Path) -> Path:
+def write_report(run_json: Path, source: Path, *, overwrite: bool = False) -> Path:
     """Write report.html beside a run's run.json (report_part_0_of_2.html beside run_part_0_of_2.json), and return it.
 
     It is made of run.json, the CASE.json and masks beside it, and the images in `source`, the folder or image that was
     predicted. A case whose image cannot be read any more is reported without pictures. Raises MaleniaError if a file of
-    the report's name is there that we did not write.
+    the report's name is there that we did not write, unless it may be overwritten.
     """
     run = json.loads(run_json.read_bytes())
     part = run_json.stem.removeprefix("run")
     report, outputs = f"report{part}.html", OutputFolder(run_json.parent, part)
-    outputs.claim([report])
+    outputs.claim([report], overwrite=overwrite)
     answered = sum(case["state"] != "FAILED" for case in run["cases"].values())
     voxels = VIEWER_VOXELS_IN_ALL // max(answered, VIEWER_VOXELS_IN_ALL // VIEWER_VOXELS_OF_A_CASE)
     voxels = max(voxels, VIEWER_VOXELS_OF_A_CASE // 4)
@@ -54,8 +55,8 @@ def write_report(run_json: Path, source: Path) -> Path:
         if record["state"] != "FAILED":
             _add_answers(case, run_json.parent, source, voxels, volumes, discovers=run["settings"]["discovers"])
         cases.append(case)
-    outputs.write_text(report, render(run, cases, volumes))
-    outputs.close()
+    with closing(outputs):
+        outputs.write_text(report, render(run, cases, volumes))
     return outputs.folder / report
 
 

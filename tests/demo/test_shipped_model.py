@@ -14,6 +14,7 @@ from nnunetv2_malenia.cli import demo, predict_zeroshot
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
 from nnunetv2_malenia.demo.run import PHANTOMS, VALIDATION_CASES
 from nnunetv2_malenia.demo.shipped_model import CASES, MODEL, SEED
+from nnunetv2_malenia.files import OutputFolder
 from nnunetv2_malenia.inference.model_folder import SHIPPED_MODELS
 from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN, plan_test_cases, plan_training_cases
 
@@ -69,8 +70,17 @@ def test_the_picture_shows_references_and_answers(run):
     assert answer[top].sum() > 500
 
 
+@pytest.mark.parametrize("argv", [[], ["--train"]])
+def test_a_folder_of_other_files_is_no_place_for_a_demo(tmp_path, capsys, argv):
+    (tmp_path / "nnUNet_raw").mkdir()
+    assert demo(["-o", str(tmp_path), *argv]) == 1
+    assert "holds files that are not of a demo" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["nnUNet_raw"]
+
+
 def test_phantoms_that_are_there_are_used(tmp_path):
     folder = tmp_path / "shipped_model"
+    OutputFolder(tmp_path).open()
     folder.mkdir()
     write_phantom_dataset(folder / "phantoms", train_cases=0, test_cases=1, seed=SEED, config=PHANTOMS)
     assert demo(["-o", str(tmp_path)]) == 0

@@ -16,6 +16,7 @@ from tiny_study import AFFINE, LABELS, SHAPE, save, volume, write
 
 from nnunetv2_malenia.evaluation.evaluate import evaluate_folder, write_evaluation
 from nnunetv2_malenia.evaluation.volumes import EvaluationError
+from nnunetv2_malenia.files import MaleniaError
 
 VOXEL_ML = 0.03
 
@@ -284,7 +285,7 @@ def test_results_are_written_as_json_csv_table_and_picture(asked, tmp_path):
     evaluation = evaluate_folder(asked.options(), progress=False)
     folder = tmp_path / "new" / "results"
     write_evaluation(evaluation, folder)
-    assert sorted(path.name for path in folder.iterdir()) == [
+    assert sorted(path.name for path in folder.glob("[!.]*")) == [
         "cases.csv", "dsc.png", "summary.json", "table.md", "types.csv"]  # fmt: skip
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["options"]["tolerance_mm"] == 2
@@ -309,7 +310,15 @@ def test_results_replace_older_ones_and_leave_nothing_beside(asked, tmp_path):
     newer = replace(evaluation, options=replace(evaluation.options, tolerance_mm=1.0))
     write_evaluation(newer, tmp_path / "results")
     assert json.loads((tmp_path / "results" / "summary.json").read_text())["options"]["tolerance_mm"] == 1
-    assert len(list((tmp_path / "results").iterdir())) == 5
+    assert len(list((tmp_path / "results").glob("[!.]*"))) == 5
+
+
+def test_results_of_others_are_not_replaced(asked, tmp_path):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "summary.json").write_text("nnU-Net's own")
+    with pytest.raises(MaleniaError, match=r"summary\.json was not written by an earlier run"):
+        write_evaluation(evaluate_folder(asked.options(), progress=False), tmp_path / "results")
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["summary.json"]
 
 
 def test_nnunet_gives_the_same_dsc_wherever_a_type_is_present(study):

@@ -175,7 +175,7 @@ def test_a_report_replaces_nothing_that_is_not_ours(run, in_the_way):
     with pytest.raises(MaleniaError, match=r"report\.html"):
         write_report(run.run_json, run.source)
     assert page.is_dir() or page.read_text() == "a user's own"
-    assert not list(run.output.glob(".malenia_partial*"))
+    assert not list(run.output.glob(".malenia_partial/report*"))
 
 
 def test_a_new_run_takes_the_report_of_the_last_one_away(tmp_path):
