@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-from nnunetv2_malenia.files import MaleniaError
+from nnunetv2_malenia.files import MaleniaError, read_json
 from nnunetv2_malenia.inference.weights import load_weights
 
 SHIPPED_MODELS = Path(__file__).parents[1] / "pretrained"
 WEIGHTS_ENDING = ".safetensors"
+NETWORK_PACKAGES = ("dynamic_network_architectures.architectures.",)
+LAYER_PACKAGES = ("torch.nn.", "dynamic_network_architectures.building_blocks.")
 
 
 class PredictionError(MaleniaError):
@@ -59,6 +63,28 @@ def find_model(folder_or_name: Path | str) -> Path:
             f"there is neither a folder nor a shipped model {folder.name!r}; shipped models: {', '.join(shipped)}"
         )
     return SHIPPED_MODELS / folder.name
+
+
+def read_model_json(folder: Path, name: str) -> dict[str, Any]:
+    """A model folder's plans.json or dataset.json. Raises PredictionError if it is missing or no JSON object."""
+    if not (folder / name).is_file():
+        raise PredictionError(f"{folder / name} does not exist; -m takes a folder that nnUNetv2_train made")
+    return read_json(folder / name, dict[str, Any], error=PredictionError)
+
+
+def check_architecture(plans: Mapping[str, Any], source: Path) -> None:
+    """Raise PredictionError where plans name something else than a network to import.
+
+    nnU-Net imports and calls whatever class plans name, and a model folder may come from anybody.
+    """
+    for configuration in plans["configurations"].values():
+        architecture = configuration.get("architecture", {})
+        names = [(architecture.get("network_class_name"), NETWORK_PACKAGES)]
+        arguments = architecture.get("arch_kwargs", {})
+        names += [(arguments.get(key), LAYER_PACKAGES) for key in architecture.get("_kw_requires_import", ())]
+        for name, packages in names:
+            if name is not None and not str(name).startswith(packages):
+                raise PredictionError(f"{source}: it names {name!r} where only {' or '.join(packages)} may be imported")
 
 
 def checkpoint_file(model_folder: Path, fold: int | str, checkpoint_name: str) -> Path:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from nnunetv2_malenia.attributes.bank import EmbeddingBank, embed_phrases
@@ -34,10 +34,12 @@ from nnunetv2_malenia.inference.export import CaseExport, OutputOptions
 from nnunetv2_malenia.inference.interpretation import make_interpreter
 from nnunetv2_malenia.inference.model_folder import (
     PredictionError,
+    check_architecture,
     checkpoint_file,
     find_folds,
     find_model,
     load_checkpoint,
+    read_model_json,
 )
 from nnunetv2_malenia.inference.prediction import Prediction, predict_images
 from nnunetv2_malenia.inference.preparation import Preparation
@@ -58,6 +60,8 @@ from nnunetv2_malenia.network.mirroring import axes_without_left_right
 
 _log = logging.getLogger(__name__)
 QUERIES = "queries.json"
+# what nnU-Net, pydantic and torch raise for plans, data set and weights that do not belong together
+_DAMAGED = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValidationError)
 ANY_LESION = LesionQuery(name="any lesion", attributes=AspectValues())
 
 
@@ -102,10 +106,7 @@ class MaleniaPredictor(nnUNetPredictor):
         Raises PredictionError when the folder is not of a MaleniaTrainer or holds no trained fold.
         """
         folder = Path(model_training_output_dir)
-        for name in ("plans.json", "dataset.json"):
-            if not (folder / name).is_file():
-                raise PredictionError(f"{folder / name} does not exist; -m takes a folder that nnUNetv2_train made")
-        plans = load_json(str(folder / "plans.json"))
+        plans, dataset_json = (read_model_json(folder, name) for name in ("plans.json", "dataset.json"))
         if "malenia" not in plans:
             raise PredictionError(f"{folder} was not trained with a MaleniaTrainer; use nnUNetv2_predict for it")
         folds = list(use_folds) if use_folds is not None else find_folds(folder, checkpoint_name)
@@ -113,16 +114,27 @@ class MaleniaPredictor(nnUNetPredictor):
             raise PredictionError(f"{folder} has no fold_X/{checkpoint_name}; train one first, or choose -chk")
         paths = [checkpoint_file(folder, fold, checkpoint_name) for fold in folds]
         checkpoints = [load_checkpoint(path) for path in paths]
+        self.perform_everything_on_device = False  # or nnU-Net would take every RuntimeError for lack of memory
+        self.model_folder = folder
         self.model_files = {
             path.relative_to(folder).as_posix(): sha256_of(path) for path in (folder / "plans.json", *paths)
         }
-        self.perform_everything_on_device = False  # or nnU-Net would take every RuntimeError for lack of memory
+        try:
+            check_architecture(plans, folder / "plans.json")
+            self._build_network(plans, dataset_json, checkpoints)
+        except _DAMAGED as error:
+            why = " ".join(str(error).split())[:200]
+            raise PredictionError(
+                f"{folder}: plans, dataset.json and weights do not make a network ({type(error).__name__}: {why}); the "
+                "folder is damaged, or of another version"
+            ) from error
+
+    def _build_network(self, plans: dict, dataset_json: dict, checkpoints: Sequence[dict]) -> None:
         self.malenia_plans = MaleniaPlans.model_validate(plans["malenia"])
-        self.model_folder = folder
-        self.plans_manager = PlansManager(plans)
-        self.dataset_json = load_json(str(folder / "dataset.json"))
+        self.plans_manager, self.dataset_json = PlansManager(plans), dataset_json
         self.trainer_name = checkpoints[0]["trainer_name"]
         self.configuration_manager = self.plans_manager.get_configuration(checkpoints[0]["init_args"]["configuration"])
+        _ = self.plans_manager.image_reader_writer_class  # looked up by its name
         self.trained_mirroring_axes = checkpoints[0]["inference_allowed_mirroring_axes"]
         self.list_of_parameters = [checkpoint["network_weights"] for checkpoint in checkpoints]
         self.label_manager = self.plans_manager.get_label_manager(self.dataset_json)
@@ -136,7 +148,8 @@ class MaleniaPredictor(nnUNetPredictor):
             self.label_manager.num_segmentation_heads,
             enable_deep_supervision=False,
         )
-        self.net.load_state_dict(self.list_of_parameters[0])
+        for weights in reversed(self.list_of_parameters):  # each must fit; the first stays
+            self.net.load_state_dict(weights)
 
     def ask(self, table: AttributeTable, encoder: Callable[[], TextEncoder] = minilm_encoder) -> None:
         """Set the questions: one query for each lesion type of the table, in its order.

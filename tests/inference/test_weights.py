@@ -140,3 +140,54 @@ def test_a_model_that_the_user_trained_is_not_warned_of(as_shipped, tmp_path, ca
                              str(table), "-device", "cpu", "-npp", "0", "-nps", "0", "--disable_progress_bar", "-m",
                              str(as_shipped[1])]) == 0  # fmt: skip
     assert "phantoms" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_tiny_model(tmp_path / "model")
+
+
+def change_json(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("name", ["subprocess.Popen", "os.system", "torch.hub.load", "torchvision.models.resnet18", ""])
+@pytest.mark.parametrize("key", ["network_class_name", "norm_op"])
+def test_plans_that_would_import_something_else_than_a_network_are_refused(model, name, key):
+    def change(plans):
+        architecture = plans["configurations"]["3d_fullres"]["architecture"]
+        (architecture if key in architecture else architecture["arch_kwargs"])[key] = name
+
+    change_json(model / "plans.json", change)
+    with pytest.raises(PredictionError, match=f"it names {name!r} where only"):
+        MaleniaPredictor.from_model_folder(model, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda plans: plans.pop("configurations"),
+        lambda plans: plans["configurations"].pop("3d_fullres"),
+        lambda plans: plans.update(configurations=[1]),
+        lambda plans: plans["malenia"].update(phrases=3),
+        lambda plans: plans["malenia"].update(unknown=1),
+        lambda plans: plans["malenia"]["network"].update(num_tokens=5),
+        lambda plans: plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"].update(n_stages="three"),
+        lambda plans: plans.update(image_reader_writer="Nobody"),
+    ],
+)
+def test_damaged_plans_are_one_line(model, change):
+    change_json(model / "plans.json", change)
+    with pytest.raises(PredictionError, match="do not make a network") as error:
+        MaleniaPredictor.from_model_folder(model, device="cpu").preparation  # noqa: B018
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["plans.json", "dataset.json"])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\x00\xff", b""])
+def test_model_json_that_is_none_is_one_line(model, name, content):
+    (model / name).write_bytes(content)
+    with pytest.raises(PredictionError, match=name):
+        MaleniaPredictor.from_model_folder(model, device="cpu")
