@@ -74,6 +74,18 @@ _KIDNEY = _sided(("right kidney", "left kidney"))
 _LIVER = _sided(("right liver lobe", "left liver lobe"))
 _LUNG = _sided(("right lung", "left lung"))
 _LEVELS = rf"(?:upper|middle|lower)(?:{_NEXT}(?:upper|middle|lower))*"
+_VESSEL = (
+    r"(?:(?:\w+(?:al|ic|ar|ary|ior|ian|oid)|left|right|main|common|middle|major|great|large|small|adjacent|"
+    r"surrounding|neighbou?ring|supplying|feeding|draining) )*"
+    r"(?:aort(?:a|ic(?: (?:arch|wall|root))?)|(?:vena )?cava|caval|azygos|[is]vc|sm[av]|im[av]|gda|cha|vessels?|veins?|"
+    r"arter(?:y|ies)|venules?|arterioles?|vasculature|vascular(?: (?:structures?|bundle|pedicle))?|"
+    r"portal (?:system|trunk)|(?:portal|venous|\w+mesenteric|splenoportal) confluence|co?eliac (?:trunk|axis)|"
+    r"pulmonary trunk)"
+)
+_DUCT = (
+    r"(?:(?:\w+(?:al|ic|ar|ary|ior)|left|right|main|common|bile|adjacent) )*"
+    r"(?:ducts?|biliary (?:tree|system)|c[bh]d|wirsung)"
+)
 _LIVER_PART = r"(?:(?:lateral|medial|anterior|posterior|inferior|superior|upper|lower) )*"
 
 # Places that are put together from words, which decide the value; at the end those that the vocabulary does not have.
@@ -117,15 +129,10 @@ _COMPOSED: list[tuple[str, Callable[[str], tuple[str, ...]]]] = [
     (r"(?:bowel|intestin(?:e|al))(?: wall)?", lambda _: ("colon", "small bowel")),
     (r"lingula(?:r segment)?", lambda _: ("left upper lung lobe",)),
     (r"(?:left|right|both|bilateral) (?:lungs?|pulmonary)", _LUNG),
-    (
-        r"aort(?:a|ic)|vena cava|ivc|(?:portal|renal|splenic|mesenteric|hepatic|gonadal|iliac|"
-        r"pulmonary) (?:veins?|arter(?:y|ies))|sma|smv|"
-        r"celiac (?:trunk|axis)|(?:blood )?vessels?|vascular structures?|arter(?:y|ies)|veins?|coronary",
-        lambda _: (),
-    ),
+    (rf"(?!(?:hepatic|liver|intra-hepatic) vessels?\b){_VESSEL}", lambda _: ()),
     (
         r"psoas(?: muscle)?|muscles?|diaphragm|bowel loops?|pericardium|heart|"
-        r"thyroid|bronch(?:us|i|ial)|trachea|ligament|"
+        r"coronary|thyroid|bronch(?:us|i|ial)|trachea|ligament|"
         r"omentum|mesentery|seminal vesicles?|vagina|abdominal organs?",
         lambda _: (),
     ),
@@ -138,9 +145,7 @@ _ALONE: dict[str, list[tuple[str, Callable[[str], tuple[str, ...]]]]] = {
     "colon": [(r"sigmoid", lambda _: ("sigmoid colon",))],
 }
 
-_VESSELS = phrase_pattern(
-    r"aort(?:a|ic)|vena cava|ivc|veins?|arter(?:y|ies)|sma|smv|vessels?|vascular|celiac (?:trunk|axis)|portal vein"
-)
+_VESSELS, _DUCTS = phrase_pattern(_VESSEL), phrase_pattern(_DUCT)
 _PLEURA = phrase_pattern(r"pleura(?:l)?|chest wall|thoracic wall|fissures?|ribs?")
 _NEIGHBOURS = phrase_pattern(
     r"(?:adjacent|surrounding|neighbou?ring|nearby) (?:abdominal |solid )?(?:organs?|structures?|viscera|viscus)"
@@ -183,16 +188,23 @@ def without_overlaps(found: list) -> list:
     return sorted(kept, key=lambda each: each.start)
 
 
-def names_vessels(text: str) -> bool:
-    """Whether a text names a vessel."""
-    return bool(_VESSELS.search(text))
+class Object(NamedTuple):
+    """What the words after "abuts" or "close to" name: vessels, ducts, the pleura, surrounding organs, places."""
+
+    vessels: bool
+    ducts: bool
+    pleura: bool
+    neighbours: bool
+    places: tuple[Mention, ...]
 
 
-def names_pleura(text: str) -> bool:
-    """Whether a text names the pleura or the chest wall."""
-    return bool(_PLEURA.search(text))
-
-
-def names_neighbours(text: str) -> bool:
-    """Whether a text speaks of surrounding organs without naming one."""
-    return bool(_NEIGHBOURS.search(text))
+def object_of(text: str, organs: Iterable[str] = ()) -> Object:
+    """What a text names. A vessel or duct is no organ, whichever one is in its name: "splenic vein"."""
+    rest = _DUCTS.sub(",", _VESSELS.sub(",", text))
+    return Object(
+        vessels=bool(_VESSELS.search(text)),
+        ducts=bool(_DUCTS.search(text)),
+        pleura=bool(_PLEURA.search(rest)),
+        neighbours=bool(_NEIGHBOURS.search(rest)),
+        places=tuple(mentions(rest, organs)),
+    )

@@ -41,7 +41,7 @@ FEATURES: Phrases = [
         [
             "pulled pleura",
             "pleura (?:is |appears )?(?:pulled|retracted|indented|puckered)",
-            "pleural (?:re-?traction|traction|indentation|tags?|tails?|puckering)",
+            "pleural (?:re-?traction|traction|indentation|tags?|tagging|tails?|tethering|puckering)",
             "(?:retraction|traction|indentation|puckering)~pleura",
         ],
     ),
@@ -240,8 +240,8 @@ FEATURES: Phrases = [
         [("specific_features", "multiple lesions")],
         [
             (
-                r"(?:multiple|several|numerous|many|two|three|four|five|\d)(?= (?:[\w.]+ ){0,5}?(?:lesions|nodules|"
-                r"shadows|masses|cysts|tumou?rs|metastases|stones|calculi))"
+                r"(?:multiple|several|numerous|many|two|three|four|five|[2-9]|[1-9]\d+)(?= (?:[\w.]+ ){0,5}?(?:lesions|"
+                r"nodules|shadows|masses|cysts|tumou?rs|metastases|stones|calculi))"
             ),
             "multifocal",
         ],

@@ -86,19 +86,23 @@ def table_of_reports(reports: Iterable[Report]) -> tuple[AttributeTable, list[Ch
     """The attribute table of the reports' cases, and every value with the words that gave it.
 
     A lesion type is that of the Clinical Knowledge Table if its name or an alias of it is there; any other gets the
-    values of all its reports as alternatives. Reports of one lesion and case become alternatives. Raises
-    ReportFileError for a lesion type that is in no row of that table and of which no report states anything.
+    values of all its reports as alternatives. Reports of one lesion and case become alternatives. A case whose reports
+    deny a lesion has no entry for it. Raises ReportFileError for a lesion type that is in no row of that table and of
+    which no report states anything.
     """
     knowledge = clinical_knowledge_table()
     cases: dict[str, dict[str, AspectValues]] = {}
     own: dict[str, AspectValues] = {}
     checked: list[CheckedValue] = []
     names: dict[str, str] = {}
+    types: dict[str, None] = {}
     for report in reports:
         lesion = knowledge.find(report.lesion) or names.setdefault(lesion_key(report.lesion), report.lesion)
         parsed = parse_report(report.report, lesion)
+        types[lesion] = None
         entries = cases.setdefault(report.case, {})
-        entries[lesion] = _alternatives(entries.get(lesion, AspectValues()), parsed.attributes)
+        if not parsed.is_denied:
+            entries[lesion] = _alternatives(entries.get(lesion, AspectValues()), parsed.attributes)
         if lesion not in knowledge.lesions:
             own[lesion] = _alternatives(own.get(lesion, AspectValues()), parsed.attributes)
         checked += _checked(report.case, lesion, parsed)
@@ -107,8 +111,7 @@ def table_of_reports(reports: Iterable[Report]) -> tuple[AttributeTable, list[Ch
             f"no report states anything of {silent[0]!r}, which is not in the Clinical Knowledge Table either; correct "
             "the name (`malenia_attributes show` lists them) or leave its rows out"
         )
-    used = dict.fromkeys(lesion for entries in cases.values() for lesion in entries)
-    lesions = {name: LesionEntry(**own[name].stated) if name in own else knowledge.lesions[name] for name in used}
+    lesions = {name: LesionEntry(**own[name].stated) if name in own else knowledge.lesions[name] for name in types}
     return (
         AttributeTable(
             name="Attributes from reports",
@@ -179,7 +182,7 @@ def _from_rows(path: Path, rows: Iterable[tuple[int, list[str]]], sheet: str = "
                 raise ReportFileError(f"{where}: no column {missing[0]!r}; the header is {','.join(COLUMNS)}")
             if len(set(header)) < len(header):
                 raise ReportFileError(f"{where}: two columns have the same name; keep only {', '.join(COLUMNS)}")
-        elif any(cells):
+        elif "".join(cells).strip():
             if len(cells) > len(header):
                 raise ReportFileError(
                     f"{where}: {len(cells)} cells, the header has {len(header)}; quote a report that has commas"
@@ -204,13 +207,13 @@ def _from_workbook(path: Path) -> Iterator[Report]:
 
 
 def _from_json_lines(path: Path) -> Iterator[Report]:
-    for number, line in enumerate(_text_of(path).splitlines(), start=1):
+    for number, line in enumerate(_text_of(path).split("\n"), start=1):
         where = f"{path}: row {number}"
         if not line.strip():
             continue
         try:
             entries = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):
             raise ReportFileError(f"{where}: not JSON; write one object in a line") from None
         if not isinstance(entries, dict):
             raise ReportFileError(
@@ -220,7 +223,7 @@ def _from_json_lines(path: Path) -> Iterator[Report]:
 
 
 def _from_folder(path: Path) -> Iterator[Report]:
-    for file in sorted(path.glob("*.txt")):
+    for file in sorted(each for each in path.iterdir() if each.suffix.lower() == ".txt" and each.name[0] != "."):
         case, separator, lesion = file.stem.partition("__")
         if not (case and separator and lesion):
             raise ReportFileError(f"{file}: the name does not say case and lesion; name it {_TEXT_NAME}")

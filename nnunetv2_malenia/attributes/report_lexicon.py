@@ -14,6 +14,7 @@ CLOSE_TO_VESSELS = "close relationship with vessels"
 CLOSE_TO_PLEURA = "close relationship with the pleura"
 INVASION = "invasion of surrounding organs"
 WITH_CONTRAST = "contrast-enhanced ct"
+NO_ENHANCEMENT = "no enhancement"
 
 # What a denied value states; a value that is not here states nothing when it is denied.
 OPPOSITES: dict[Value, Value] = {
@@ -25,7 +26,7 @@ OPPOSITES: dict[Value, Value] = {
     ("relationship", NOT_CLOSE): ("relationship", CLOSE),
     ("shape", "round-like"): ("shape", "irregular"),
     **{
-        ("enhancement", f"{strength} enhancement"): ("enhancement", "no enhancement")
+        ("enhancement", f"{strength} enhancement"): ("enhancement", NO_ENHANCEMENT)
         for strength in ("mild", "moderate", "marked")
     },
 }
@@ -50,7 +51,7 @@ _BLURRED = (
 )
 _ADVERB = r"(?:\w+ly |rather |somewhat |quite |well )?"
 _TOWARDS = r"(?: (?:with|from|of|to|between)(?: (?!(?:is|are|with|but|which)\b)\w+){1,8}?)?"
-IS = r"(?: (?:is|are|was|were|be|remains?|appears?|look(?:s|ed)?|seems?|being))?(?: not)?"
+IS = r"(?::| (?:is|are|was|were|be|remains?|appears?|look(?:s|ed)?|seems?|being))?(?: not)?"
 HYPO = (
     r"(?:hypo-(?:dense|attenuating|attenuated|attenuation|density|dens)|(?:low|lower|decreased|reduced|"
     r"diminished) (?:density|attenuation|attenuating))"
@@ -135,19 +136,19 @@ STATED: Phrases = [
     ),
     (
         [("density", "hypodense"), ("density", "isodense")],
-        ["hypo-(?:dense|attenuating)? ?(?:to|and|or|/) ?iso-(?:dense|attenuating)"],
+        [r"(?<!from\s)hypo-(?:dense|attenuating)? ?(?:to|and|or|/) ?iso-(?:dense|attenuating)"],
     ),
     (
         [("density", "isodense"), ("density", "hypodense")],
-        ["iso-(?:dense|attenuating)? ?(?:to|and|or|/) ?hypo-(?:dense|attenuating)"],
+        [r"(?<!from\s)iso-(?:dense|attenuating)? ?(?:to|and|or|/) ?hypo-(?:dense|attenuating)"],
     ),
     (
         [("density", "isodense"), ("density", "hyperdense")],
-        ["iso-(?:dense|attenuating)? ?(?:to|and|or|/) ?hyper-(?:dense|attenuating)"],
+        [r"(?<!from\s)iso-(?:dense|attenuating)? ?(?:to|and|or|/) ?hyper-(?:dense|attenuating)"],
     ),
     (
         [("density", "hypodense"), ("density", "hyperdense")],
-        ["hypo-(?:dense|attenuating)? ?(?:to|and|or|/) ?hyper-(?:dense|attenuating)"],
+        [r"(?<!from\s)hypo-(?:dense|attenuating)? ?(?:to|and|or|/) ?hyper-(?:dense|attenuating)"],
     ),
     (
         [("density", "mixed density")],
@@ -244,7 +245,6 @@ STATED: Phrases = [
         [
             rf"{_SHARP}(?:(?: and|,) \w+)? (?:\w+ )?{_MARGIN}",
             rf"{_MARGIN}{_TOWARDS}{IS} {_ADVERB}{_SHARP}",
-            f"{_MARGIN}: {_SHARP}",
             f"surface{IS} {_ADVERB}smooth",
             "smooth(?:ly)? (?:contour|outline|marginated|surface)",
         ],
@@ -254,7 +254,6 @@ STATED: Phrases = [
         [
             rf"{_BLURRED}(?:(?: and|,) \w+)? (?:\w+ )?{_MARGIN}",
             rf"{_MARGIN}{_TOWARDS}{IS} {_ADVERB}{_BLURRED}",
-            f"{_MARGIN}: {_BLURRED}",
             r"loss of (?:\w+ )?(?:margin|definition|demarcation)",
             "indistinct from",
             "infiltrative (?:growth|mass|lesion|tumou?r)",
@@ -291,7 +290,14 @@ DENYING: Phrases = [
         [("density_variation", "heterogeneous")],
         ["non-homogen(?:e)?ous(?:ly)?", "non-uniform(?:ly)?", "non-even (?:density|attenuation|enhancement)"],
     ),
-    ([("relationship", CLOSE)], ["not separable from", "cannot be (?:separated|distinguished) from"]),
+    (
+        [("relationship", CLOSE)],
+        [
+            r"not (?:\w+ )?separable from",
+            rf"(?:no|absent|without)(?: (?:clear|definite|visible|discernible|intervening))? {_FAT_PLANE}",
+            "cannot be (?:separated|distinguished) from",
+        ],
+    ),
     (
         [("enhancement", "non-contrast ct")],
         [
@@ -305,7 +311,7 @@ DENYING: Phrases = [
         ],
     ),
     (
-        [("enhancement", "no enhancement")],
+        [("enhancement", NO_ENHANCEMENT)],
         [
             (
                 f"(?:no|without|lack of|absent|absence of) (?:any )?(?:(?:significant|obvious|definite|appreciable|"

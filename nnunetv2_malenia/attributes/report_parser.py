@@ -4,31 +4,41 @@ import re
 from itertools import combinations
 from typing import NamedTuple
 
-from nnunetv2_malenia.attributes.report_anatomy import (
-    names_neighbours,
-    names_pleura,
-    names_vessels,
-    without_overlaps,
-)
+from nnunetv2_malenia.attributes.report_anatomy import Object, object_of, without_overlaps
+from nnunetv2_malenia.attributes.report_cues import Assertion
 from nnunetv2_malenia.attributes.report_feature_lexicon import IMPLIED_BY_FEATURE, SIGNS_BY_ORGAN
-from nnunetv2_malenia.attributes.report_grammar import Assertion, NormalisedText, assertion, diameters_mm, normalised
+from nnunetv2_malenia.attributes.report_grammar import NormalisedText, assertion, diameters_mm, normalised
 from nnunetv2_malenia.attributes.report_lexicon import (
     CLOSE,
     CLOSE_TO_PLEURA,
     CLOSE_TO_VESSELS,
     INVASION,
+    NO_ENHANCEMENT,
     NOT_CLOSE,
     OPPOSITES,
     WITH_CONTRAST,
     Value,
 )
 from nnunetv2_malenia.attributes.report_rules import Rule, rules
-from nnunetv2_malenia.attributes.report_scope import Clause, Target, Topic, clauses, locations, target_of
+from nnunetv2_malenia.attributes.report_scope import (
+    Clause,
+    Head,
+    Target,
+    Topic,
+    clauses,
+    is_denied,
+    locations,
+    target_of,
+)
 from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues
 from nnunetv2_malenia.attributes.vocabulary import vocabulary
 
 STATED, IMPLIED, CONTRADICTED, DOUBTED = 0.95, 0.7, 0.5, 0.3
+DENIED = "the report denies this lesion"
 _SCANS = ("non-contrast ct", WITH_CONTRAST, "arterial phase ct", "portal venous phase ct", "delayed phase ct")
+_DOUBTS = {Assertion.UNCERTAIN: "doubted in the report", Assertion.PAST: "said of an earlier time"}
+_OTHER_STATEMENT = re.compile(r"[;:.]|\b(?:with|is|showing|but|without|not|no|while|whereas|although)\b")
+_KNOWN = re.compile(r"\b(?:the|this|these|known|previous(?:ly \w+)?) (?:[\w-]+ ){0,4}$")
 _INTRODUCES = re.compile(
     r"(?<!consistent with )(?<!compatible with )(?<!representing )(?<!represents )(?<!suggestive of )(?<!suggesting )"
     r"\b(?:an|a|another|second|third) (?:[\w.-]+ ){0,5}$"
@@ -59,6 +69,11 @@ class ParsedReport(NamedTuple):
     diameters_mm: tuple[tuple[float, ...], ...]
     unclear: tuple[str, ...]
 
+    @property
+    def is_denied(self) -> bool:
+        """Whether the report says that there is no such lesion; it then states nothing about one."""
+        return self.unclear == (DENIED,)
+
 
 class _Match(NamedTuple):
     start: int
@@ -71,11 +86,13 @@ def parse_report(report: str, lesion: str) -> ParsedReport:
 
     A value that the report denies gives its opposite where there is one (surface, density variation, relationship,
     round shape, enhancement), else nothing. Several lesions of the type give alternatives. Any text is allowed; an
-    empty one states nothing.
+    empty one states nothing, and neither does one that denies the lesion.
     """
     normal = normalised(report)
     target = target_of(lesion)
     found = clauses(normal.text, target)
+    if any(clause.topic is Topic.DENIED for clause in found) and not _mentioned(found):
+        return ParsedReport(AspectValues(), (), (), (DENIED,))
     evidence = [*_location_evidence(found, target), *(each for clause in found for each in _evidence(clause, target))]
     evidence = _resolved([_located(each, normal, report) for each in evidence])
     used = [each for each in evidence if each.confidence > DOUBTED]
@@ -92,13 +109,30 @@ def _located(evidence: Evidence, normal: NormalisedText, report: str) -> Evidenc
 def _unclear(report: str, found: list[Clause], values: dict[str, tuple[str, ...]]) -> list[str]:
     if not report.strip():
         return ["the report is empty"]
-    spoken = [clause for clause in found if clause.topic is Topic.LESION]
-    if not spoken:
+    if not any(clause.topic is Topic.LESION for clause in found):
         return ["no sentence speaks of this lesion"]
-    if not any(values.values()):
-        return ["no aspect is stated"]
-    introduced = sum(bool(_INTRODUCES.search(clause.text[: head.start])) for clause in spoken for head in clause.heads)
-    return ["several lesions; what is said of them became alternatives"] if introduced > 1 else []
+    reasons = [] if any(values.values()) else ["no aspect is stated"]
+    heads = _mentioned(found)
+    introduced = sum(bool(_INTRODUCES.search(clause.text[: head.start])) for clause, head in heads)
+    if introduced > 1:
+        reasons.append("several lesions; what is said of them became alternatives")
+    said = {assertion(clause.text, head.start, head.end) for clause, head in heads}
+    if said and Assertion.AFFIRMED not in said:
+        reasons.append("the report doubts this lesion, or speaks of an earlier time")
+    if any(clause.topic is Topic.DENIED and _KNOWN.search(clause.text[: clause.heads[-1].start]) for clause in found):
+        reasons.append("a lesion that the report speaks of is said to be gone")
+    return reasons
+
+
+def _mentioned(found: list[Clause]) -> list[tuple[Clause, Head]]:
+    """The nouns that stand for the lesion where it is spoken of, with their clauses."""
+    return [
+        (clause, head)
+        for clause in found
+        if clause.topic is Topic.LESION
+        for head in clause.heads
+        if not is_denied(clause.text, head)
+    ]
 
 
 def _location_evidence(found: list[Clause], target: Target) -> list[Evidence]:
@@ -126,64 +160,88 @@ def _evidence(clause: Clause, target: Target) -> list[Evidence]:
                 in_lists=aspect == "specific_features",
                 includes_denial=match.rule.denies,
             )
-            for value_said, confidence in _said((aspect, value), said, match, clause, target):
-                start, end = clause.start + match.start, clause.start + match.end
-                doubt = {STATED: "", IMPLIED: "implied, not stated"}.get(confidence, "doubted in the report")
-                found.append(Evidence(*value_said, start, end, "", confidence, doubt))
+            for value_said, confidence, doubt in _said((aspect, value), said, match, clause, target):
+                found.append(
+                    Evidence(*value_said, clause.start + match.start, clause.start + match.end, "", confidence, doubt)
+                )
     return found
 
 
-def _said(value: Value, said: Assertion, match: _Match, clause: Clause, target: Target) -> list[tuple[Value, float]]:
-    """What an affirmed, denied or doubted match states, and how surely."""
-    aspect = value[0]
-    if said is Assertion.UNCERTAIN:
-        return [(value, DOUBTED)]
-    confidence = IMPLIED if match.rule.implied else STATED
-    if said is Assertion.NEGATED and aspect == "enhancement" and match.rule.implied:
-        value, confidence = ("enhancement", "no enhancement"), STATED
+def _said(
+    value: Value, said: Assertion, match: _Match, clause: Clause, target: Target
+) -> list[tuple[Value, float, str]]:
+    """What an affirmed, denied or doubted match states, how surely, and why to look at it."""
+    confidence, doubt = (IMPLIED, "implied, not stated") if match.rule.implied else (STATED, "")
+    object_ = _object(clause, match, target)
+    if value[0] == "surface" and (object_.vessels or _names_organ(object_, target)):
+        value = ("relationship", CLOSE if value[1] == "ill-defined" else NOT_CLOSE)
+    if said is Assertion.NEGATED and value == ("enhancement", WITH_CONTRAST) and match.rule.implied:
+        value, confidence, doubt = ("enhancement", NO_ENHANCEMENT), STATED, ""
     elif said is Assertion.NEGATED:
         if value not in OPPOSITES:
             return []
         value = OPPOSITES[value]
     if value == ("density", "isodense") and "lung" in target.organs:  # as soft tissue, the lung itself being air
         value = ("density", "soft-tissue density")
-    if aspect == "relationship" and value[1] != NOT_CLOSE:
-        return [((aspect, each), confidence) for each in _relationships(value[1], match, clause)]
-    if aspect == "surface" and _is_towards_neighbours(clause, match, target):
-        return [(("relationship", CLOSE if value[1] == "ill-defined" else NOT_CLOSE), confidence)]
-    implied = IMPLIED_BY_FEATURE.get(value[1]) if aspect == "specific_features" else None
-    if aspect == "enhancement" and value[1] not in _SCANS:  # how a lesion enhances shows with contrast only
-        implied = ("enhancement", WITH_CONTRAST)
-    return [(value, confidence), *([(implied, IMPLIED)] if implied else [])]
+    values = [value]
+    if value[0] == "relationship":
+        values, no_organ = _relationships(value[1], object_, target)
+        confidence, doubt = (DOUBTED, no_organ) if no_organ else (confidence, doubt)
+    if said in _DOUBTS:
+        confidence, doubt = DOUBTED, _DOUBTS[said]
+    implied = None if confidence == DOUBTED else _implied(value)
+    return [
+        *((each, confidence, doubt) for each in values),
+        *([(implied, IMPLIED, "implied, not stated")] if implied else []),
+    ]
 
 
-def _object(clause: Clause, match: _Match) -> str:
-    """What a relationship is to: the words after it, up to where another statement begins."""
-    return re.split(r"[;:.]|\bwith\b|\bis\b|\bshowing\b", clause.text[match.end : match.end + 80])[0]
+def _implied(value: Value) -> Value | None:
+    """What a value implies for another aspect, or for the scan."""
+    if value[0] == "enhancement" and value[1] not in (*_SCANS, NO_ENHANCEMENT):  # it shows with contrast only
+        return ("enhancement", WITH_CONTRAST)
+    return IMPLIED_BY_FEATURE.get(value[1]) if value[0] == "specific_features" else None
 
 
-def _relationships(value: str, match: _Match, clause: Clause) -> list[str]:
-    """The relationship stated, and the closer one that its object tells; pleura and invasion are close to an organ."""
-    object_ = clause.text[match.start : match.end] + _object(clause, match)
-    if value == INVASION:
-        return [CLOSE, INVASION]
-    if value == CLOSE_TO_PLEURA or names_pleura(object_):
-        return [CLOSE, CLOSE_TO_PLEURA]
-    if value == CLOSE_TO_VESSELS or names_vessels(object_):
-        return [CLOSE, CLOSE_TO_VESSELS]
-    return [CLOSE]
+def _object(clause: Clause, match: _Match, target: Target) -> Object:
+    """What a relationship or a border is to: the words up to where another statement begins."""
+    if match.rule.values[0][0] == "surface":
+        return object_of(_towards(clause, match), target.organs)
+    after = re.sub(r"^\s*(?:with|to|of)\b", "", clause.text[match.end : match.end + 80])
+    return object_of(f"{clause.text[match.start : match.end]} {_OTHER_STATEMENT.split(after)[0]}", target.organs)
 
 
-def _is_towards_neighbours(clause: Clause, match: _Match, target: Target) -> bool:
-    """Whether a border is the one with another organ: "indistinct margin with the spleen"."""
+def _relationships(value: str, object_: Object, target: Target) -> tuple[list[Value], str]:
+    """The relationships that a stated one amounts to, by what it is to, and why they are in doubt ("" if they are not).
+
+    Pleura and invasion are close to an organ. A vessel or a duct is none: nothing follows for the organs.
+    """
+    to_vessels = object_.vessels or value == CLOSE_TO_VESSELS
+    if not _names_organ(object_, target) and (to_vessels or object_.ducts):
+        if value == NOT_CLOSE:
+            return [], ""
+        if to_vessels:
+            return [("relationship", CLOSE_TO_VESSELS)], ""
+        return [("relationship", CLOSE)], "close to a duct, for which there is no value"
+    if value in (NOT_CLOSE, INVASION):
+        found = [NOT_CLOSE] if value == NOT_CLOSE else [CLOSE, INVASION]
+    elif value == CLOSE_TO_PLEURA or object_.pleura:
+        found = [CLOSE, CLOSE_TO_PLEURA]
+    else:
+        found = [CLOSE, *([CLOSE_TO_VESSELS] if to_vessels else [])]
+    return [("relationship", each) for each in found], ""
+
+
+def _towards(clause: Clause, match: _Match) -> str:
+    """What a border is said to be with, "" if nothing: "indistinct margin with the spleen"."""
     after = re.match(r"\s*(?:with|between|from|to|towards?)\b[^,.;]{0,70}", clause.text[match.end :])
     inside = re.search(r"\b(?:with|between|from|to|towards?)\b.*", clause.text[match.start : match.end])
-    end = match.end + after.end() if after else match.end
-    start = match.start + inside.start() if inside else match.end
-    if not (after or inside):
-        return False
-    towards = [place for place in clause.places if start <= place.start < end]
-    return names_neighbours(clause.text[start:end]) or any(not target.lies_in(place) for place in towards)
+    return (inside.group() if inside else "") + (after.group() if after else "")
+
+
+def _names_organ(object_: Object, target: Target) -> bool:
+    """Whether something outside the lesion's own organ is named, vessels and ducts apart."""
+    return object_.neighbours or object_.pleura or any(not target.lies_in(place) for place in object_.places)
 
 
 _PART = re.compile(
@@ -244,13 +302,10 @@ def _qualifies_relationship(clause: Clause, match: _Match, matches: list[_Match]
 
 def _is_to_another_organ(clause: Clause, target: Target, match: _Match) -> bool:
     """Whether a relationship is to something outside the lesion's own organ; one without a named object counts."""
-    start, end = match.start, match.end + len(_object(clause, match))
-    towards = [place for place in clause.places if start <= place.start < end]
-    if any(names(clause.text[start:end]) for names in (names_neighbours, names_pleura, names_vessels)):
+    object_ = _object(clause, match, target)
+    if object_.vessels or _names_organ(object_, target) or (object_.ducts and not object_.places):
         return True
-    if not towards:
-        return match.rule.values[0] != ("relationship", INVASION)
-    return any(not target.lies_in(place) for place in towards)
+    return not object_.places and match.rule.values[0] != ("relationship", INVASION)
 
 
 def _is_elsewhere(clause: Clause, target: Target, match: _Match) -> bool:

@@ -4,8 +4,8 @@ import re
 from functools import cache
 from typing import NamedTuple
 
+from nnunetv2_malenia.attributes.report_cues import denies
 from nnunetv2_malenia.attributes.report_feature_lexicon import FEATURES
-from nnunetv2_malenia.attributes.report_grammar import denies
 from nnunetv2_malenia.attributes.report_lexicon import DENYING, IMPLIED, NOT_IN_TEXT, STATED, Value
 from nnunetv2_malenia.attributes.vocabulary import vocabulary
 

@@ -16,6 +16,7 @@ class Topic(Enum):
     """What a clause speaks of."""
 
     LESION = "the lesion that is asked about"
+    DENIED = "that it is not there"
     ORGAN = "an organ"
     OTHER = "something else"
 
@@ -64,7 +65,8 @@ _KINDS = {
     "angiomyolipoma": r"angiomyolipomas?",
     "adenoma": r"adenomas?",
     "thrombus": r"thromb(?:us|i|osis)",
-    "tumor": r"tumou?rs?|neoplasms?|carcinomas?|adenocarcinomas?|cancers?|malignanc(?:y|ies)|metastas[ei]s|mass(?:es)?",
+    "tumor": r"tumou?rs?|neoplasms?|carcinomas?|adenocarcinomas?|cancers?|malignanc(?:y|ies)|metastas[ei]s|"
+    r"mass(?! effect)|masses",
     "any": r"lesions?|nodules?|(?:opacity|abnormality)",
 }
 _SIGNS = ("lymph node", "effusion", "thrombus")  # named beside a lesion; what follows is about the lesion again
@@ -72,6 +74,7 @@ _HEADS = [(kind, phrase_pattern(pattern)) for kind, pattern in _KINDS.items()]
 _THICKENING = ("any", phrase_pattern(r"thickening|thickened"))
 _AREA = phrase_pattern(r"area|focus|region|shadows?")
 _NOT_A_HEAD = re.compile(r"\b(?:mural|wall|satellite|thyroid|peritoneal) nodules?$")
+_ANOTHER = re.compile(r"\b(?:other|additional|further|second|new) (?:[\w-]+ ){0,4}$")
 _NOT_AN_AREA_BEFORE = re.compile(
     r"\b(?:internal|central|peripheral|inner|small|focal|surrounding|this|head|adjacent) (?:[\w-]+ )?$"
 )
@@ -94,6 +97,9 @@ _COMPARED_WITH = re.compile(  # what is said to be somewhere after that is no lo
 _NOT_A_PLACE_AFTER = re.compile(
     r"\s*(?:\w+ )?(?:parenchyma|atroph\w*|pelvis|ducts?|veins?|arter\w+|hilum|sinus|fossa|capsule|"
     r"vessels?|(?:is|are|appears?) (?:normal|unremarkable))\b"
+)
+_SIGN_OF_A_LESION = re.compile(
+    r" (?:re-?traction|traction|indentation|tags?|tagging|tails?|tethering|puckering|invasion|encasement|convergence)\b"
 )
 _OPENING = re.compile(
     r"^\W*(?:\w+[\w -]*: ?)?(?:(?:in|within|at|on) )?(?:the |both |remaining |rest of the |remainder of the )*$"
@@ -133,7 +139,7 @@ def clauses(text: str, target: Target) -> list[Clause]:
             before = topic
             topic, section = _topic(part, heads, inside, target, topic, section)
             found.append(Clause(sentence.start + start, part, topic, tuple(heads), tuple(inside)))
-            if topic is Topic.ORGAN:
+            if topic in (Topic.ORGAN, Topic.DENIED):
                 topic = before
     return found
 
@@ -188,6 +194,7 @@ def _topic(
     text: str, heads: list[Head], places: list[Mention], target: Target, topic: Topic, section: Topic
 ) -> tuple[Topic, Topic]:
     """The topic of a clause, and of the section that it is in, from what was spoken of before."""
+    places = [place for place in places if not _SIGN_OF_A_LESION.match(text[place.end :])]
     if heading := re.match(r"\W*([\w /,&-]{2,40}):", text):
         named = [place for place in places if place.end <= heading.end()]
         if named:
@@ -204,12 +211,14 @@ def _topic(
 
 
 def _topic_of_lesion(text: str, heads: list[Head], places: list[Mention], target: Target, topic: Topic) -> Topic:
+    if all(is_denied(text, head) for head in heads):
+        is_here = not places or any(map(target.lies_in, places))
+        is_asked_for = any(
+            head.kind in (target.kind, "any") and not _ANOTHER.search(text[: head.start]) for head in heads
+        )
+        return Topic.DENIED if is_here and is_asked_for else Topic.ORGAN
     if not any(head.kind in (target.kind, "any") for head in heads):
         return Topic.ORGAN if all(head.kind in _SIGNS for head in heads) else Topic.OTHER
-    if all(
-        assertion(text, head.start, head.end) is Assertion.NEGATED for head in heads
-    ) and not _takes_a_lesion_for_granted(text):
-        return Topic.OTHER
     located = [place for place in places if is_locative(text, place)]
     if located:
         return Topic.LESION if any(map(target.lies_in, located)) else Topic.OTHER
@@ -219,11 +228,9 @@ def _topic_of_lesion(text: str, heads: list[Head], places: list[Mention], target
     return Topic.LESION if topic is not Topic.OTHER or (is_new and not places) else Topic.OTHER
 
 
-def _takes_a_lesion_for_granted(text: str) -> bool:
-    """Whether a clause takes a lesion for granted: "the lesion does not enhance" denies no lesion."""
-    return bool(
-        re.search(r"\b(?:the|this|its) (?:\w+ ){0,2}(?:lesions?|mass(?:es)?|nodules?|tumou?rs?|cysts?)\b", text)
-    )
+def is_denied(text: str, head: Head) -> bool:
+    """Whether a clause says that a lesion is not there."""
+    return assertion(text, head.start, head.end) is Assertion.NEGATED
 
 
 def is_locative(text: str, place: Mention) -> bool:
@@ -252,11 +259,16 @@ def locations(found: list[Clause], target: Target) -> list[tuple[Clause, Mention
             if target.lies_in(place)
             and is_locative(clause.text, place)
             and assertion(clause.text, place.start, place.end) is Assertion.AFFIRMED
+            and not any(is_denied(clause.text, head) for head in _nearest_before(clause, place))
         ]
         if places:
             parts = [(clause, place) for clause, place in places if not _is_whole(place)]
             return parts or places
     return []
+
+
+def _nearest_before(clause: Clause, place: Mention) -> list[Head]:
+    return [head for head in clause.heads if head.end <= place.start][-1:]
 
 
 def _is_whole(place: Mention) -> bool:

@@ -58,6 +58,18 @@ def test_all_forms_hold_the_same_reports(write, tmp_path):
     assert found == REPORTS
 
 
+def test_only_line_feeds_end_the_lines_of_jsonl(tmp_path):
+    report = Report(case="a", lesion="liver tumor", report="Liver mass.\u2028Fat: no\u2029Gas: no\x85Irregular.")
+    path = write(tmp_path, "a.jsonl", "\ufeff" + report.model_dump_json() + "\r\n\r\n" + report.model_dump_json())
+    assert read_reports(path) == [report, report]
+
+
+def test_a_folder_is_read_whatever_the_case_of_the_ending_and_without_hidden_files(tmp_path):
+    write(tmp_path, "a__liver tumor.TXT", "\ufeffLiver mass.")
+    write(tmp_path, "._a__liver tumor.TXT", b"\xff")
+    assert read_reports(tmp_path) == [Report(case="a", lesion="liver tumor", report="Liver mass.")]
+
+
 def write(folder: Path, name: str, content: str | bytes) -> Path:
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return folder / name
@@ -74,9 +86,12 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
         ("a.csv", "case,lesion,report\n,b,c\n", "row 2: case: empty text"),
         ("a.csv", 'case,lesion,report\na,b,"c', "not CSV"),
         ("a.csv", b"case,lesion,report\na,b,\xff\n", "byte 23 is not UTF-8"),
+        ("a.csv", "case,lesion,report\na,b,10 mm \u2013 c\n".encode("cp1252"), "byte 29 is not UTF-8"),
+        ("a.csv", "case,lesion,report\r\n\r\n , ,\r\n", "holds no report"),
         ("a.csv", "case,lesion,report\n", "holds no report"),
         ("a.csv", "", "holds no report"),
         ("a.jsonl", '{"case": "a"\n', "row 1: not JSON"),
+        ("a.jsonl", '{"case": ' + 5000 * "1" + "}", "row 1: not JSON"),
         ("a.jsonl", '\n["a"]\n', "row 2: not an object"),
         ("a.jsonl", '{"case": "a", "lesion": "b", "report": 3}', "row 1: report: not a text"),
         ("a.jsonl", '{"case": "a", "lesion": "b"}', "row 1: no report"),
@@ -143,6 +158,13 @@ def test_two_reports_of_one_lesion_become_alternatives():
     values = table_of_reports(reports)[0].cases["a"].lesions["kidney tumor"]
     assert values.location == ("left kidney",)
     assert values.shape == ("round-like", "lobulated")
+
+
+def test_a_case_whose_report_denies_a_lesion_has_no_entry_for_it_and_is_on_the_review_sheet():
+    table, checked = table_of_reports([Report(case="a", lesion="kidney tumor", report="No renal mass.")])
+    assert list(table.lesions) == ["kidney tumor"]
+    assert table.cases["a"].lesions == {}
+    assert [each.why for each in checked] == ["the report denies this lesion"]
 
 
 def test_every_value_comes_with_its_words_and_doubts_with_a_reason():

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnunetv2_malenia.attributes.report_grammar import Assertion, assertion, diameters_mm, normalised, sentences
+from nnunetv2_malenia.attributes.report_cues import Assertion
+from nnunetv2_malenia.attributes.report_grammar import assertion, diameters_mm, normalised, sentences
 
 
 def said(sentence: str, mention: str, **options) -> Assertion:
@@ -27,6 +28,20 @@ def said(sentence: str, mention: str, **options) -> Assertion:
         "necrosis is absent, calcification is present.",
         "there is no doubt of calcification.",
         "non-homogeneous calcification.",
+        "not without calcification.",
+        "calcification: present, necrosis: absent.",
+        "calcification present and necrosis absent.",
+        "no enhancement in the coarse calcification.",
+        "no abnormality other than calcification.",
+        "no necrosis; calcification: yes.",
+        "no significant interval change of calcification.",
+        "no increase in the calcification.",
+        "calcification, not seen on the previous ct.",
+        "calcification (previously none).",
+        "previously described calcification is unchanged.",
+        "calcification has partially resolved.",
+        "calcification (+), necrosis (-).",
+        "calcification (necrosis: none).",
     ],
 )
 def test_what_stands_outside_a_negation_is_affirmed(sentence):
@@ -53,6 +68,35 @@ def test_what_stands_outside_a_negation_is_affirmed(sentence):
         "non-calcification.",
         "the lesion doesn't contain calcification.",
         "calcification is unlikely.",
+        "calcification: none.",
+        "calcification - no.",
+        "calcification (-), necrosis (+).",
+        "calcification: -",
+        "(-) calcification, (+) necrosis.",
+        "calcification = 0.",
+        "two lesions, none with calcification.",
+        "calcification: none is seen.",
+        "calcification nil.",
+        "calcification -ve.",
+        "calcification: neg.",
+        "neg. for calcification.",
+        "calcification? none.",
+        "calcification and fat: none.",
+        "calcification/fat: none.",
+        "calcification, fat and necrosis are not seen.",
+        "calcification cannot be seen.",
+        "calcification is no longer visible.",
+        "no longer shows calcification.",
+        "the previously described calcification is not seen any more.",
+        "calcification that was seen on the previous ct has now resolved.",
+        "interval resolution of the calcification.",
+        "the calcification is gone.",
+        "status post resection of the calcification.",
+        "neither kidney shows calcification.",
+        "no definite evidence of calcification.",
+        "no suspicion of calcification.",
+        "ct excludes calcification.",
+        "no macroscopic fat, internal hemorrhage, thick septation, mural nodule, cavity or calcification.",
     ],
 )
 def test_a_negation_reaches_what_it_denies(sentence):
@@ -72,10 +116,43 @@ def test_a_negation_reaches_what_it_denies(sentence):
         "calcification is suspected.",
         "calcification?",
         "no fat, necrosis and calcification.",
+        "calcification, fat: none.",
+        "calcification: yes/no.",
+        "calcification: not assessable.",
+        "calcification could not be excluded.",
+        "calcification has almost completely resolved.",
+        "probably no calcification.",
+        "fat rather than calcification.",
+        "[ ] calcification",
     ],
 )
 def test_doubt_is_neither_yes_nor_no(sentence):
     assert said(sentence, "calcification", in_lists=True) is Assertion.UNCERTAIN
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "formerly calcification.",
+        "previously calcification, now fat.",
+        "previously, the lesion was of calcification.",
+        "calcification on the previous ct.",
+        "in 2019 calcification.",
+        "was calcification and is now fat.",
+        "has changed from calcification to fat.",
+        "used to have calcification.",
+    ],
+)
+def test_what_was_so_is_not_said_to_be_so(sentence):
+    assert said(sentence, "calcification", in_lists=True) is Assertion.PAST
+    assert (
+        said(sentence.replace("calcification", "density").replace("fat", "calcification"), "density") is Assertion.PAST
+    )
+
+
+@pytest.mark.parametrize("now", ["formerly fat, now calcification.", "has changed from fat to calcification."])
+def test_what_is_so_now_is_affirmed(now):
+    assert said(now, "calcification", in_lists=True) is Assertion.AFFIRMED
 
 
 def test_only_signs_are_listed_after_one_no():
@@ -96,7 +173,21 @@ def test_sentences_end_at_full_stops_semicolons_blank_lines_items_and_headings()
 
 
 def test_abbreviations_end_no_sentence():
-    assert len(sentences("approx. 3 cm vs. 2 cm before, e.g. in no. 3")) == 1
+    assert len(sentences("approx. 3 cm vs. 2 cm before, e.g. in no. 3, neg. for fat")) == 1
+    assert len(sentences("fat: no. gas: no.")) == 2
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\u2028", "\x85"])
+@pytest.mark.parametrize("lines", [("fat: no", "gas: no"), ("fat no", "gas no"), ("fat | none", "gas | none")])
+def test_lines_that_answer_are_sentences(separator, lines):
+    assert [each.text.strip() for each in sentences(normalised(separator.join(lines)).text)] == list(lines)
+
+
+@pytest.mark.parametrize(
+    "answer", [". none.", "? no.", ":\n- none", ". it is no longer seen.", ". these have resolved."]
+)
+def test_an_answer_belongs_to_the_sentence_before(answer):
+    assert len(sentences(f"fat{answer}\ngas: yes")) == 2
 
 
 @settings(deadline=None)
