@@ -163,7 +163,7 @@ class MaleniaNet(nn.Module):
         ]
         fine, full = features[self.levels[-1]], features[-1]
         coarse = F.interpolate(self.coarse_lesion_head(fine), size=full.shape[2:], mode="trilinear")
-        any_lesion = (self.lesion_head(full) + coarse)[:, 0]
+        any_lesion = (self.lesion_head(full) + coarse).sum(1)  # not [:, 0]: DDP cannot split a compiled graph at a view
         evidence = intensity_evidence(self.config, x, any_lesion, fine.shape[2:]) if self.config.evidence else None
         tokens, scales = self.mask_decoder([features[level] for level in self.levels], any_lesion.detach(), evidence)
         phrases = self.phrase_projection(queries.phrase_vectors, queries.phrase_aspect)
