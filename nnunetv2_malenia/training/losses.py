@@ -3,6 +3,9 @@
 BCE (binary cross-entropy) is computed as softplus(x) where the target is false and softplus(-x) where it is true: the
 same as -log of the probability given to the truth, without a logarithm of 0. Logits of unknown voxels become -inf,
 which is exactly "absent", and "absent" is their target: they add 0 to every sum and get a gradient of exactly 0.
+
+Where several processes train together, sums and counts are of all their samples: a rank without a lesion does not
+make those of the others weigh less.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,7 +47,7 @@ def mp_nce(similarity: Tensor, is_positive: Tensor, is_negative: Tensor, *, temp
     per_positive = F.softplus(away - scaled) * is_positive
     num_positive = is_positive.sum(1)
     per_row = per_positive.sum(1) / num_positive.clamp(min=1)
-    return per_row.sum() / (num_positive > 0).sum().clamp(min=1)
+    return _mean(per_row.sum(), (num_positive > 0).sum())
 
 
 def pooled_dice_loss(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
@@ -55,7 +59,8 @@ def pooled_dice_loss(logits: Tensor, targets: Tensor, known: Tensor | None = Non
     Returns () float32 in [0, 1]; nothing wanted and nothing found, no rows, or no known voxel: a 0 that still
     backpropagates. Raises ValueError on unequal shapes.
     """
-    return _soft_dice_loss(logits, targets, known, dim=None)
+    p, t = _probabilities(logits, targets, known)
+    return _dice_loss(*over_ranks(torch.stack([(p * t).sum(), p.sum() + t.sum()])))
 
 
 def rowwise_dice_loss(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
@@ -66,7 +71,9 @@ def rowwise_dice_loss(logits: Tensor, targets: Tensor, known: Tensor | None = No
     logits: (P, S) any float; targets, known: (P, S) bool, where known is false a voxel does not count; None: all known.
     Returns () float32 in [0, 1]; P = 0 gives a 0 that still backpropagates. Raises ValueError on unequal shapes.
     """
-    return _soft_dice_loss(logits, targets, known, dim=1).sum() / max(len(logits), 1)
+    p, t = _probabilities(logits, targets, known)
+    per_row = _dice_loss((p * t).sum(1), p.sum(1) + t.sum(1))
+    return _mean(per_row.sum(), len(logits))
 
 
 def masked_bce(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
@@ -76,8 +83,8 @@ def masked_bce(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> 
     logits: (K, S) any float; targets, known: (K, S) bool, where known is false a voxel does not count; None: all known.
     Returns () float32 >= 0; no known voxel gives a 0 that still backpropagates. Raises ValueError on unequal shapes.
     """
-    num_voxels = max(logits.numel(), 1) if known is None else known.sum().clamp(min=1)
-    return _bce(*_at_known(logits, targets, known)).sum() / num_voxels
+    num_voxels = logits.numel() if known is None else known.sum()
+    return _mean(_bce(*_at_known(logits, targets, known)).sum(), num_voxels)
 
 
 def lesion_loss(
@@ -95,8 +102,7 @@ def lesion_loss(
     counts = torch.ones_like(is_matched) if counts is None else counts
     _require_same_shape(lesion_logits=lesion_logits, is_matched=is_matched, counts=counts)
     weight = torch.where(is_matched, 1.0, unmatched_weight) * counts
-    total = (_bce(lesion_logits, is_matched) * weight).sum()
-    return total / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+    return _mean((_bce(lesion_logits, is_matched) * weight).sum(), weight.sum())
 
 
 def match_loss(log_gate: Tensor, fits: Tensor, known: Tensor) -> Tensor:
@@ -110,7 +116,7 @@ def match_loss(log_gate: Tensor, fits: Tensor, known: Tensor) -> Tensor:
     _require_same_shape(log_gate=log_gate, fits=fits, known=known)
     log_gate = log_gate.float()
     log_rest = (-log_gate.clamp(max=-GATE_EPS).expm1()).log()
-    return -torch.where(fits, log_gate, log_rest).masked_fill(~known, 0).sum() / known.sum().clamp(min=1)
+    return _mean(-torch.where(fits, log_gate, log_rest).masked_fill(~known, 0).sum(), known.sum())
 
 
 def combine(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -128,12 +134,33 @@ def combine(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
 
-def _soft_dice_loss(logits: Tensor, targets: Tensor, known: Tensor | None, dim: int | None) -> Tensor:
-    """1 - soft Dice, with sums over `dim`, or over everything if it is None."""
+def over_ranks(sums: Tensor) -> Tensor:
+    """Add up over all processes that train together; in a single one, the sums themselves.
+
+    Every rank gets the same values. The gradient is that of the rank's own part, times the number of ranks, by which
+    DDP divides when it averages gradients.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return sums
+    total, part = sums.detach().clone(), sums * dist.get_world_size()
+    dist.all_reduce(total)
+    return total + (part - part.detach())
+
+
+def _mean(total: Tensor, count: Tensor | float) -> Tensor:
+    """total / count, both over all ranks; 0 if nothing counts."""
+    count = count.to(total.dtype) if isinstance(count, Tensor) else torch.full_like(total, count)
+    total, count = over_ranks(torch.stack([total, count]))
+    return total / torch.where(count > 0, count, 1)
+
+
+def _dice_loss(overlap: Tensor, total: Tensor) -> Tensor:
+    return 1 - (2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
+
+
+def _probabilities(logits: Tensor, targets: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
     x, t = _at_known(logits, targets, known)
-    p = x.sigmoid()
-    total = p.sum(dim) + t.sum(dim)
-    return 1 - (2 * (p * t).sum(dim) + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
+    return x.sigmoid(), t
 
 
 def _at_known(logits: Tensor, targets: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
