@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -14,6 +14,10 @@ from nnunetv2_malenia.attributes.plans import MaleniaPlans
 from nnunetv2_malenia.attributes.schema import AttributeTable, AttributeTableError, CaseEntry, LesionEntry
 from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes, vocabulary
 from nnunetv2_malenia.attributes.text_encoder import minilm_encoder
+from nnunetv2_malenia.files import sha256_of, write_text, write_whole
+
+ATTRIBUTE_FILES = ("attributes.json", "attributes.safetensors")
+COPY_RECORD = ".copied_from_raw"
 
 LESION_WORDS = re.compile(
     r"(?<![a-z])(tumou?rs?|cysts?|lesions?|cancers?|mass(es)?|nodules?|stones?|calcul(us|i)|abscess(es)?)(?![a-z])"
@@ -23,20 +27,41 @@ LESION_WORDS = re.compile(
 
 def find_attribute_files(folders: list[Path]) -> tuple[Path | None, Path | None]:
     """The first `attributes.json`, and the first `attributes.safetensors` (a bank for free text), in these folders."""
+    table, bank = (
+        next((folder / name for folder in folders if (folder / name).is_file()), None) for name in ATTRIBUTE_FILES
+    )
+    return table, bank
 
-    def first(name: str) -> Path | None:
-        return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
-    return first("attributes.json"), first("attributes.safetensors")
+def keep_copies(raw: Path, preprocessed: Path) -> list[str]:
+    """Keep copies of the raw data set's attribute files beside the preprocessed one's dataset.json -> notes.
+
+    A copy follows its original, also when that is removed; but not where the raw data set is not there at all, since
+    the preprocessed one may be all that a machine gets. Files that are no copies of ours stay as they are: a copy is
+    known by its SHA-256, which a file beside it lists before the copy is there. Folds may start at once.
+    """
+    notes = []
+    for name in ATTRIBUTE_FILES if raw != preprocessed else ():
+        original, copy, record = raw / name, preprocessed / name, preprocessed / f"{name}{COPY_RECORD}"
+        wanted, present = _digest(original), _digest(copy)
+        is_own = record.is_file() and present in record.read_text().split()
+        if wanted and (is_own or not present) and wanted != present:
+            write_text(record, f"{present or ''}\n{wanted}\n")
+            write_whole(copy, partial(shutil.copyfile, original))
+        elif wanted and wanted != present:
+            notes.append(f"{copy} is no copy of {original} and stays as it is; attributes are read from the latter")
+        elif is_own and not wanted and (raw / "dataset.json").is_file():
+            copy.unlink(missing_ok=True)
+            write_text(record, "")
+    return notes
 
 
-def keep_copies(raw: Path, preprocessed: Path) -> None:
-    """Copy the raw data set's attribute files beside the preprocessed one's dataset.json, each whole or not at all."""
-    for path in find_attribute_files([raw]):
-        if path and raw != preprocessed:
-            beside = preprocessed / f".{path.name}.partial"
-            shutil.copyfile(path, beside)
-            os.replace(beside, preprocessed / path.name)
+def _digest(path: Path) -> str | None:
+    """SHA-256; None if the file is not there, or another fold has just removed it."""
+    try:
+        return sha256_of(path)
+    except FileNotFoundError:
+        return None
 
 
 def label_values(labels: dict[str, int | list[int]]) -> dict[str, tuple[int, ...]]:

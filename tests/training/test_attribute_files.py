@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, vocabul
 from nnunetv2_malenia.attributes.text_encoder import HashingEncoder, TextEncoderError
 from nnunetv2_malenia.training import attribute_files
 from nnunetv2_malenia.training.attribute_files import (
+    ATTRIBUTE_FILES,
     find_attribute_files,
     keep_copies,
     label_values,
@@ -69,17 +71,92 @@ def test_regions_that_overlap_must_be_nested():
     one_line(error)
 
 
-def test_attribute_files_travel_with_the_preprocessed_data(tmp_path):
+@pytest.fixture
+def folders(tmp_path):
+    """The raw data set's folder, with its dataset.json, and the preprocessed one's."""
     raw, preprocessed = tmp_path / "raw", tmp_path / "preprocessed"
     raw.mkdir(), preprocessed.mkdir()
-    keep_copies(raw, preprocessed)
+    (raw / "dataset.json").touch()
+    return raw, preprocessed
+
+
+def attributes_in(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.name in ATTRIBUTE_FILES}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTE_FILES)
+def test_attribute_files_travel_with_the_preprocessed_data(folders, name):
+    raw, preprocessed = folders
+    assert keep_copies(raw, preprocessed) == []
     assert list(preprocessed.iterdir()) == []
     for content in ("first", "edited"):
-        (raw / "attributes.json").write_text(content)
-        keep_copies(raw, preprocessed)
-        assert {path.name: path.read_text() for path in preprocessed.iterdir()} == {"attributes.json": content}
+        (raw / name).write_text(content)
+        assert keep_copies(raw, preprocessed) == []
+        assert attributes_in(preprocessed) == {name: content}
     keep_copies(preprocessed, preprocessed)  # with nnUNet_raw unset there is one folder
-    assert (preprocessed / "attributes.json").read_text() == "edited"
+    assert attributes_in(preprocessed) == {name: "edited"}
+
+
+def test_a_copy_is_removed_with_its_original_and_stays_where_there_is_no_raw_data_set(folders):
+    raw, preprocessed = folders
+    both = {name: f"content of {name}" for name in ATTRIBUTE_FILES}
+    for name, content in both.items():
+        (raw / name).write_text(content)
+    keep_copies(raw, preprocessed)
+    keep_copies(raw.with_name("on another machine"), preprocessed)
+    assert attributes_in(preprocessed) == both
+    (raw / "attributes.json").unlink()
+    keep_copies(raw, preprocessed)
+    assert attributes_in(preprocessed) == {"attributes.safetensors": both["attributes.safetensors"]}
+    assert find_attribute_files([raw, preprocessed])[0] is None
+
+
+@pytest.mark.parametrize("original", [None, "the raw data set's", "put there by hand"])
+def test_a_file_that_is_no_copy_of_ours_stays_as_it_is(folders, original):
+    raw, preprocessed = folders
+    (preprocessed / "attributes.json").write_text("put there by hand")
+    if original:
+        (raw / "attributes.json").write_text(original)
+    notes = keep_copies(raw, preprocessed)
+    assert attributes_in(preprocessed) == {"attributes.json": "put there by hand"}
+    assert len(notes) == (original == "the raw data set's")
+    (raw / "attributes.json").unlink(missing_ok=True)
+    keep_copies(raw, preprocessed)
+    assert attributes_in(preprocessed) == {"attributes.json": "put there by hand"}
+
+
+def test_a_copy_that_was_changed_by_hand_is_no_copy_any_more(folders):
+    raw, preprocessed = folders
+    (raw / "attributes.json").write_text("first")
+    keep_copies(raw, preprocessed)
+    (preprocessed / "attributes.json").write_text("changed by hand")
+    (raw / "attributes.json").write_text("second")
+    (note,) = keep_copies(raw, preprocessed)
+    assert f"{preprocessed / 'attributes.json'} is no copy" in note
+    assert attributes_in(preprocessed) == {"attributes.json": "changed by hand"}
+
+
+def test_what_was_removed_and_put_back_by_hand_is_the_users(folders):
+    raw, preprocessed = folders
+    (raw / "attributes.json").write_text("first")
+    keep_copies(raw, preprocessed)
+    (raw / "attributes.json").unlink()
+    keep_copies(raw, preprocessed)
+    (preprocessed / "attributes.json").write_text("first")
+    keep_copies(raw, preprocessed)
+    assert attributes_in(preprocessed) == {"attributes.json": "first"}
+
+
+def test_folds_that_start_at_once_do_not_get_in_each_others_way(folders):
+    raw, preprocessed = folders
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(20):
+            for name in ATTRIBUTE_FILES:
+                (raw / name).write_text(f"{turn} " * 10_000)
+            notes = list(pool.map(lambda _: keep_copies(raw, preprocessed), range(8)))
+            assert attributes_in(preprocessed) == attributes_in(raw)
+            assert not list(preprocessed.glob(".partial_*"))
+            assert all(len(each) == 0 for each in notes)
 
 
 # ---------------------------------------------------------------- which labels are lesions
