@@ -155,7 +155,7 @@ def query_terms(
         "mask_branch": output.mask_fit.flatten(0, 1).float().clamp(min=LOGIT_EPS).log(),
         "text_branch": F.logsigmoid(output.text_fit.flatten(0, 1).float()),
     }
-    if targets.annotated_labels is not None:
+    if targets.annotated_channels is not None:
         any_lesion = annotated_lesion(any_lesion, output.class_logits[0], targets.annotated_types, lesion_channels)
     drawn = torch.stack([masks.any(0) for masks in targets.lesion_masks])
     terms = {"any_lesion": mask_loss(any_lesion.flatten(1), drawn.flatten(1), targets.known.flatten(1))}
@@ -201,3 +201,15 @@ def marginalise(logits: Tensor, annotated: Tensor, *, has_regions: bool) -> Tens
     background = torch.cat([logits[:, :1], background[:, 1:]], dim=1).logsumexp(1, keepdim=True)
     absent = logits.detach().logsumexp(1, keepdim=True) - 30.0
     return torch.cat([background, torch.where(missing[:, 1:], absent, logits[:, 1:])], dim=1)
+
+
+def without_unannotated(target: Tensor, annotated: Tensor, *, has_regions: bool) -> Tensor:
+    """nnU-Net's target without what its case does not annotate, which becomes background, as `marginalise` wants it.
+
+    target (B, 1, Z, Y, X) label values, or (B, K, Z, Y, X) regions, an ignore channel last if there is one; annotated
+    (B, K) bool. Voxels to ignore stay so.
+    """
+    is_kept = F.pad(annotated, (0, 1), value=True)  # the ignore label follows the others, and so does its channel
+    if has_regions:
+        return target * is_kept[:, : target.shape[1], None, None, None]
+    return torch.where(is_kept.gather(1, target.flatten(1).long()).view_as(target), target, 0)

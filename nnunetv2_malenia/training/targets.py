@@ -6,7 +6,7 @@ the third answer, UNKNOWN, take no part in any loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,13 +25,15 @@ KINDS = ("full", "absent", "subset", "changed")
 class AttributeSpace:
     """Lesion types, labels and phrases as arrays.
 
-    V phrases: those that a training lesion has. type_has_label (T, L) bool: label values that make up each lesion type;
-    class_values (T, V) bool: phrases of each type; phrase_aspect (V,) int64; overlap (V, V) bool: pairs that can be
-    true of one lesion, as "kidney" and "left kidney" can; case_values: case id -> (T, V) bool where it differs from
-    the class; case_annotated: case id -> (L,) bool labels annotated in it.
+    V phrases: those that a training lesion has. type_has_label (T, L), channel_has_label (K, L) bool: label values that
+    make up each lesion type and each output channel of the network; class_values (T, V) bool: phrases of each type;
+    phrase_aspect (V,) int64; overlap (V, V) bool: pairs that can be true of one lesion, as "kidney" and "left kidney"
+    can; case_values: case id -> (T, V) bool where it differs from the class; case_annotated: case id -> (R, L) bool,
+    the label values of each label that is annotated in it, background among them.
     """
 
     type_has_label: np.ndarray
+    channel_has_label: np.ndarray
     class_values: np.ndarray
     phrase_aspect: np.ndarray
     overlap: np.ndarray
@@ -57,9 +59,9 @@ class AttributeSpace:
             has[[index[phrase] for phrase in values.phrases()]] = True
             return has
 
-        type_has_label = np.zeros((len(plans.lesions), num_labels), dtype=bool)
-        for has_label, name in zip(type_has_label, plans.lesions, strict=True):
-            has_label[list(labels[name])] = True
+        def made_of(sets: Iterable[Sequence[int]]) -> np.ndarray:
+            return np.array([np.isin(np.arange(num_labels), values) for values in sets])
+
         case_values, case_annotated = {}, {}
         for case_id, case in table.cases.items():
             if case.lesions:
@@ -71,14 +73,10 @@ class AttributeSpace:
                         f"attributes.json: cases/{case_id}/annotated names {sorted(unknown)}, which are not labels of "
                         f"this data set; its labels are {sorted(labels)}"
                     )
-                annotated = np.zeros(num_labels, dtype=bool)
-                annotated[0] = True
-                for value in range(1, num_labels):  # a region does not annotate the narrower labels inside it
-                    holders = [name for name, values in labels.items() if value in values]
-                    annotated[value] = min(holders, key=lambda name: len(labels[name]), default="") in case.annotated
-                case_annotated[case_id] = annotated
+                case_annotated[case_id] = made_of([(0,), *(labels[name] for name in case.annotated)])
         return cls(
-            type_has_label=type_has_label,
+            type_has_label=made_of(labels[name] for name in plans.lesions),
+            channel_has_label=made_of(labels.values()) if plans.has_regions else np.eye(num_labels, dtype=bool),
             class_values=np.stack([row(lesion) for lesion in plans.lesions.values()]),
             phrase_aspect=np.array([ASPECTS.index(aspect) for aspect, _ in phrases]),
             overlap=np.array([[overlap(a, b) for b in phrases] for a in phrases]),
@@ -99,13 +97,24 @@ class AttributeSpace:
         """(T, V) bool: the phrases that hold for each lesion type in this case."""
         return self.case_values.get(case_id, self.class_values)
 
-    def annotated_labels(self, case_id: str) -> np.ndarray:
-        """(L,) bool: the label values annotated in this case; all of them unless attributes.json says otherwise."""
-        return self.case_annotated.get(case_id, np.ones(self.type_has_label.shape[1], dtype=bool))
-
     def annotated_types(self, case_id: str) -> np.ndarray:
-        """(T,) bool: a lesion type is annotated when every label value that makes it up is."""
-        return ~(self.type_has_label & ~self.annotated_labels(case_id)).any(1)
+        """(T,) bool: the lesion types annotated in this case; all of them unless attributes.json says otherwise."""
+        return self._annotated(case_id, self.type_has_label)
+
+    def annotated_channels(self, case_id: str) -> np.ndarray:
+        """(K,) bool: the output channels annotated in this case."""
+        return self._annotated(case_id, self.channel_has_label)
+
+    def _annotated(self, case_id: str, has_label: np.ndarray) -> np.ndarray:
+        """(N, L) bool -> (N,) bool: a set of label values is annotated if it is put together of labels that are.
+
+        A region annotates itself, and not the narrower labels inside it.
+        """
+        if case_id not in self.case_annotated:
+            return np.ones(len(has_label), dtype=bool)
+        drawn = self.case_annotated[case_id]
+        is_inside = ~(drawn & ~has_label[:, None]).any(2)  # (N, R)
+        return ~(has_label & ~(is_inside @ drawn)).any(1)
 
 
 def fit(asked: np.ndarray, has: np.ndarray, space: AttributeSpace) -> np.ndarray:
@@ -199,15 +208,19 @@ def change_one_aspect(
 def query_answers(asked: np.ndarray, values: np.ndarray, annotated: np.ndarray, space: AttributeSpace) -> np.ndarray:
     """For each query (row of asked (Q, V)) and each label value: NO, YES or UNKNOWN -> (Q, L) int64.
 
-    A lesion's voxel answers for its own type. Any other voxel may hide a lesion of a type not annotated in this case:
-    where such a type might fit, the answer is UNKNOWN, otherwise NO.
+    A lesion's voxel answers for its own type. It may also be of an unannotated type inside that one, and any other
+    voxel may hide a lesion of an unannotated type: where such a type might fit, the answer is UNKNOWN, otherwise NO.
     """
     fits = fit(asked[:, None], values, space)  # (Q, T)
     may_hide = (fits[:, ~annotated] != NO).any(1, keepdims=True)
     answers = np.where(may_hide, UNKNOWN, NO).repeat(space.type_has_label.shape[1], axis=1)
-    for label in np.flatnonzero(space.type_has_label[annotated].any(0)):
-        of_label = fits[:, space.type_has_label[:, label]]
-        is_open = (of_label == UNKNOWN).any(1)
+    has_label, width = space.type_has_label, space.type_has_label.sum(1)
+    for label in np.flatnonzero(has_label[annotated].any(0)):
+        shown = has_label[:, label]
+        narrowest = has_label[annotated & shown][width[annotated & shown].argmin()]
+        may_be = ~annotated & ~(has_label & ~narrowest).any(1)
+        of_label = fits[:, shown & ~may_be]
+        is_open = (of_label == UNKNOWN).any(1) | (fits[:, may_be] != NO).any(1)
         answers[:, label] = np.where((of_label == YES).any(1), YES, np.where(is_open, UNKNOWN, NO))
     return answers
 
@@ -219,7 +232,7 @@ class PatchTargets:
     is_asked, is_rival (B, Q, V) bool; query_target, query_known (B, Q, Z, Y, X) bool; lesion_masks: per sample
     (M_b, Z, Y, X) bool; known (B, Z, Y, X) bool, false at the ignore label; has_phrase, holds_phrase: per sample
     (M_b, V) bool, the lesion's own phrases, and these with what overlaps them; query_fits: per sample (Q, M_b) int64;
-    annotated_types (B, T) bool; annotated_labels (B, L) bool, None if all labels of all samples are.
+    annotated_types (B, T) bool; annotated_channels (B, K) bool, None if all channels of all samples are.
     """
 
     is_asked: Tensor
@@ -232,7 +245,7 @@ class PatchTargets:
     holds_phrase: list[Tensor]
     query_fits: list[Tensor]
     annotated_types: Tensor
-    annotated_labels: Tensor | None
+    annotated_channels: Tensor | None
 
 
 def build_targets(
@@ -252,7 +265,7 @@ def build_targets(
     """
     num_labels = space.type_has_label.shape[1]
     width = num_labels + 1  # one more column, for the ignore label
-    asked, answers, members, has_phrase, holds_phrase, fits, annotated_types, annotated_labels = ([] for _ in range(8))
+    asked, answers, members, has_phrase, holds_phrase, fits, annotated_types, channels = ([] for _ in range(8))
     codes = labels.long()
     if ignore_label is not None:
         codes = torch.where(codes == ignore_label, num_labels, codes)
@@ -271,8 +284,8 @@ def build_targets(
         holds_phrase.append(torch.from_numpy(space.holds(values[present])))
         fits.append(torch.from_numpy(fit(queries[:, None], values[present], space)))
         annotated_types.append(annotated)
-        annotated_labels.append(space.annotated_labels(case_id))
-    annotated = np.stack(annotated_labels)
+        channels.append(space.annotated_channels(case_id))
+    annotated = np.stack(channels)
     codes = codes.to(device, non_blocking=True)
     answer_table = torch.from_numpy(np.stack(answers)).to(device)
     answered = torch.stack([table[:, sample] for table, sample in zip(answer_table, codes, strict=True)])
@@ -287,7 +300,7 @@ def build_targets(
         holds_phrase=[rows.to(device) for rows in holds_phrase],
         query_fits=[rows.to(device) for rows in fits],
         annotated_types=torch.from_numpy(np.stack(annotated_types)).to(device),
-        annotated_labels=None if annotated.all() else torch.from_numpy(annotated).to(device),
+        annotated_channels=None if annotated.all() else torch.from_numpy(annotated).to(device),
     )
 
 

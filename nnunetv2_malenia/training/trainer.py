@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import ClassVar
 
 import numpy as np
 import torch
 from nnunetv2.paths import nnUNet_raw
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, autocast, nn
+from torch import distributed as dist
 from torch._dynamo import OptimizedModule
 
 from nnunetv2_malenia.attributes.bank import aspect_means
 from nnunetv2_malenia.attributes.plans import MaleniaPlans
 from nnunetv2_malenia.attributes.schema import ASPECTS, AttributeTable, has_laterality
+from nnunetv2_malenia.files import MaleniaError
 from nnunetv2_malenia.network.config import MaleniaConfig
 from nnunetv2_malenia.network.malenia_net import MaleniaNet
 from nnunetv2_malenia.network.mirroring import REORIENTING_READER, axes_without_left_right
+from nnunetv2_malenia.training.adamw import nnUNetTrainerAdamW
 from nnunetv2_malenia.training.attribute_files import (
-    LESION_WORDS,
     find_attribute_files,
     keep_copies,
     label_values,
@@ -34,41 +35,19 @@ from nnunetv2_malenia.training.attribute_files import (
     resolve_table,
     unknown_cases,
 )
-from nnunetv2_malenia.training.criterion import LOSS_WEIGHTS, aspect_contrast, marginalise, query_terms, token_terms
-from nnunetv2_malenia.training.losses import combine
-from nnunetv2_malenia.training.sampling import LesionFirst
+from nnunetv2_malenia.training.checkpoints import CUDA, errors_in_one_line
+from nnunetv2_malenia.training.criterion import (
+    LOSS_WEIGHTS,
+    aspect_contrast,
+    marginalise,
+    query_terms,
+    token_terms,
+    without_unannotated,
+)
+from nnunetv2_malenia.training.losses import combine, over_ranks
 from nnunetv2_malenia.training.targets import KINDS, AttributeSpace, build_targets, label_map
 
-CUDA = torch.device("cuda")
-
-
-class nnUNetTrainerAdamW(nnUNetTrainer):
-    """nnU-Net with MaleniaTrainer's optimiser and patches: AdamW, as mask tokens are trained everywhere, the poly
-    schedule, and oversampled foreground that is a lesion where there is one.
-
-    A plain baseline of equal tuning is trained with this.
-    """
-
-    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = CUDA):
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr, self.weight_decay = 1e-3, 1e-2
-
-    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay, fused=self.device.type != "mps"
-        )
-        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
-
-    def lesion_names(self) -> list[str]:
-        """The labels that are lesions."""
-        return [name for name in label_values(self.dataset_json["labels"]) if LESION_WORDS.search(name.lower())]
-
-    def get_tr_and_val_datasets(self) -> tuple[LesionFirst, LesionFirst]:
-        """nnU-Net's, with lesions as the foreground that is oversampled."""
-        labels = label_values(self.dataset_json["labels"])
-        values = frozenset(value for name in self.lesion_names() for value in labels[name])
-        training, validation = super().get_tr_and_val_datasets()
-        return LesionFirst(training, values), LesionFirst(validation, values)
+MAX_SKIPPED = 10  # steps in a row
 
 
 class MaleniaTrainer(nnUNetTrainerAdamW):
@@ -91,17 +70,19 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         dataset_json: dict,
         device: torch.device = CUDA,
     ):
+        errors_in_one_line()
         asked = PlansManager(plans).get_configuration(configuration)
         if len(asked.patch_size) != 3:
-            raise ValueError(
+            raise MaleniaError(
                 f"{type(self).__name__} trains 3-D configurations only, not {configuration}; "
                 "use 3d_fullres or 3d_lowres"
             )
         if asked.previous_stage_name is not None:
-            raise ValueError(f"{type(self).__name__} does not train the second stage of a cascade; use 3d_fullres")
+            raise MaleniaError(f"{type(self).__name__} does not train the second stage of a cascade; use 3d_fullres")
         plans = {key: value for key, value in deepcopy(plans).items() if key != "malenia"}  # resolved anew, or loaded
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.rng = np.random.default_rng([12345, self.local_rank])
+        self.rng = np.random.default_rng()  # as nnU-Net's patches: other queries in every fold, rank and continuation
+        self.num_skipped = 0  # the latest steps, without a good one between them
         self.space: AttributeSpace | None = None
         # the layout in which 3-D convolutions run backwards fastest on processors
         self.memory_format = torch.channels_last_3d if self.device.type == "cpu" else torch.preserve_format
@@ -130,7 +111,10 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         self._malenia_net().to(memory_format=self.memory_format)
         if bank is not None:
             vectors, means = torch.from_numpy(bank.vectors), torch.from_numpy(aspect_means(bank))
-            self._malenia_net().set_phrase_vectors(vectors.to(self.device), means.to(self.device))
+            net = self._malenia_net()
+            net.set_phrase_vectors(vectors, means)
+            # they stay whatever is loaded: weights that training starts from may be of a model with other phrases
+            net.register_load_state_dict_post_hook(lambda loaded, _: loaded.set_phrase_vectors(vectors, means))
         self.print_to_log_file(
             f"Malenia: attributes of {', '.join(malenia_plans.lesions)} from "
             f"{table_path or 'the Clinical Knowledge Table'}; {len(table.cases)} cases with attributes of their own; "
@@ -144,7 +128,10 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         preprocessed = Path(self.preprocessed_dataset_folder_base)
         raw = Path(nnUNet_raw.get()) / self.plans_manager.dataset_name if nnUNet_raw.is_set() else preprocessed
         if self.local_rank == 0:
-            keep_copies(raw, preprocessed)
+            for note in keep_copies(raw, preprocessed):
+                self.print_to_log_file(f"Malenia: {note}")
+        if self.is_ddp:
+            dist.barrier()
         return find_attribute_files([raw, preprocessed])
 
     def lesion_names(self) -> list[str]:
@@ -180,6 +167,9 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
     def _malenia_net(self) -> MaleniaNet:
         net = self.network.module if self.is_ddp else self.network
         return net._orig_mod if isinstance(net, OptimizedModule) else net
+
+    def _num_ranks(self) -> int:
+        return dist.get_world_size() if self.is_ddp else 1
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
         """nnU-Net's choice without left-right mirroring where attributes name a side.
@@ -226,89 +216,130 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         with autocast(self.device.type, enabled=True) if self.device.type == "cuda" else dummy_context():
             output = self.network(data, net.trained_queries(targets.is_asked, targets.is_rival))
             terms = {
-                "segmentation": self._segmentation_loss(output.class_logits, target, targets.annotated_labels),
-                **token_terms(output, targets, net.trained_aspect, self.config.temperature, self.contrast),
+                "segmentation": self._segmentation_loss(output.class_logits, target, targets.annotated_channels),
+                **token_terms(output, targets, net.trained_aspect, net.config.temperature, self.contrast),
                 **query_terms(output, targets, net.lesion_channels),
             }
             loss = combine(terms, self.loss_weights)
+        names, values = ["loss", *terms], over_ranks(torch.stack([loss, *terms.values()]).detach()) / self._num_ranks()
+        # a loss that is not finite on one rank makes every gradient NaN on all of them, and all skip the step
+        loss = loss * (1 + 0 * values[0])
         if self.grad_scaler is not None:
             self.grad_scaler.scale(loss).backward()
             self.grad_scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), 12)
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
         else:
             loss.backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-            self.optimizer.step()
-        values = torch.stack([loss, *terms.values()]).detach().cpu().numpy()
-        return dict(zip(["loss", *terms], values, strict=True))
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+            if norm.isfinite():
+                self.optimizer.step()
+        *values, norm = torch.stack([*values, norm]).cpu().numpy()
+        self._count_skipped(values[0], norm, batch["keys"])
+        return dict(zip(names, values, strict=True))
+
+    def _count_skipped(self, loss: float, norm: float, case_ids: Sequence[str]) -> None:
+        """Stop after MAX_SKIPPED steps in a row that taught nothing.
+
+        A gradient that overflows is the scaler's business, as long as it has a scale left to lower.
+        """
+        if np.isfinite(norm):
+            self.num_skipped = 0
+            return
+        if np.isfinite(loss) and self.grad_scaler is not None and self.grad_scaler.get_scale() > 1:
+            return
+        self.num_skipped += 1
+        self.print_to_log_file(f"Malenia: step skipped, loss {loss}, gradient {norm}, cases {', '.join(case_ids)}")
+        if self.num_skipped == MAX_SKIPPED:
+            raise MaleniaError(
+                f"loss or gradient was not finite in {MAX_SKIPPED} steps in a row, last with {', '.join(case_ids)}; "
+                f"nothing of it is in the checkpoints in {self.output_folder}: look at the images of these cases, then "
+                "go on with --c"
+            )
 
     def _segmentation_loss(
         self, class_logits: list[Tensor], target: list[Tensor] | Tensor, annotated: Tensor | None
     ) -> Tensor:
         """nnU-Net's own loss on the ordinary head; what a case does not annotate is unknown to it."""
+        output = class_logits if isinstance(target, list) else class_logits[0]
         if annotated is not None:
-            class_logits = self._silent_about_unannotated(class_logits, annotated)
-        return self.loss(class_logits if isinstance(target, list) else class_logits[0], target)
+            output = self._of_annotated(marginalise, output, annotated)
+            target = self._of_annotated(without_unannotated, target, annotated)
+        return self.loss(output, target)
 
-    def _silent_about_unannotated(self, class_logits: list[Tensor], annotated: Tensor) -> list[Tensor]:
-        """annotated: (B, L) bool, of label values; a region is annotated when all of its values are."""
-        has_regions = self.label_manager.has_regions
-        if has_regions:
-            members = [list(r) if isinstance(r, tuple) else [r] for r in self.label_manager.foreground_regions]
-            annotated = torch.stack([annotated[:, values].all(1) for values in members], dim=1)
-        return [marginalise(level, annotated, has_regions=has_regions) for level in class_logits]
+    def _of_annotated(
+        self, part: Callable[..., Tensor], levels: list[Tensor] | Tensor, annotated: Tensor
+    ) -> list[Tensor] | Tensor:
+        """`part` of each level, or of the only one; annotated: (B, K) bool."""
+        if isinstance(levels, list):
+            return [self._of_annotated(part, level, annotated) for level in levels]
+        return part(levels, annotated, has_regions=self.label_manager.has_regions)
 
     def validation_step(self, batch: dict) -> dict:
-        """nnU-Net's, in which a prediction of what a case does not annotate counts as background, not as an error."""
-        annotated = torch.from_numpy(np.stack([self.space.annotated_labels(case_id) for case_id in batch["keys"]]))
+        """nnU-Net's, in which what a case does not annotate is background in prediction and target: no error."""
+        annotated = torch.from_numpy(np.stack([self.space.annotated_channels(case_id) for case_id in batch["keys"]]))
         if annotated.all():
             return super().validation_step(batch)
+        batch = {**batch, "target": self._of_annotated(without_unannotated, batch["target"], annotated)}
         network, annotated = self.network, annotated.to(self.device)
-
-        def silent_network(data: Tensor) -> Tensor | list[Tensor]:
-            output = network(data)
-            levels = self._silent_about_unannotated(output if isinstance(output, list) else [output], annotated)
-            return levels if isinstance(output, list) else levels[0]
-
-        self.network = silent_network
+        self.network = lambda data: self._of_annotated(marginalise, network(data), annotated)
         try:
             return super().validation_step(batch)
         finally:
             self.network = network
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """nnU-Net's log of the loss, and ours of each term."""
-        super().on_train_epoch_end(train_outputs)
-        outputs = collate_outputs(train_outputs)
+        """nnU-Net's log of the loss, and ours of each term, over the steps that were not skipped."""
+        taken = [step for step in train_outputs if np.isfinite(step["loss"])] or train_outputs
+        super().on_train_epoch_end(taken)
+        outputs = collate_outputs(taken)
         for term in self.loss_weights:
             self.logger.log(f"train_{term}", float(np.mean(outputs[term])), self.current_epoch)
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """nnU-Net's; an epoch without a Dice, as no class was there, leaves the moving average as it was."""
+        super().on_validation_epoch_end(val_outputs)
+        logged = self.logger.local_logger.my_fantastic_logging
+        dice, averages = logged["mean_fg_dice"][-1], logged["ema_fg_dice"]
+        if np.isnan(averages[-1]):
+            averages[-1] = averages[-2] if np.isnan(dice) and len(averages) > 1 else dice
 
     def on_epoch_end(self) -> None:
         terms = [f"{term} {self.logger.get_value(f'train_{term}', step=-1):.4f}" for term in self.loss_weights]
         self.print_to_log_file("train_loss terms:", ", ".join(terms))
+        best = self._best_ema
         super().on_epoch_end()
+        if not self._may_be_best():
+            self._best_ema = best
+
+    def _may_be_best(self) -> bool:
+        """Not after steps or a validation without a finite loss."""
+        measured = [self.logger.get_value(key, step=None)[-1:] for key in ("val_losses", "ema_fg_dice")]
+        return self.num_skipped == 0 and bool(np.isfinite(measured).all())
 
     def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's checkpoint with plain Python numbers only, so that `torch.load(weights_only=True)` takes it.
+        if Path(filename).name == "checkpoint_best.pth" and not self._may_be_best():
+            self.print_to_log_file("Malenia: not saved as best, as a loss was not finite")
+            return
+        super().save_checkpoint(filename)
 
-        Written beside and renamed: an interrupted save leaves the previous checkpoint in place.
-        """
-        logging = self.logger.local_logger.my_fantastic_logging
-        logging.update({key: plain_numbers(values) for key, values in logging.items()})
-        self._best_ema = plain_numbers(self._best_ema)
-        super().save_checkpoint(filename + ".tmp")
-        if self.local_rank == 0 and not self.disable_checkpointing:
-            os.replace(filename + ".tmp", filename)
-
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """Rebuild the network from the checkpoint's own `malenia` entry, then load as nnU-Net does."""
-        if not self.was_initialized:
-            checkpoint = filename_or_checkpoint
+    def before_loading(self, filename_or_checkpoint: dict | str) -> None:
+        """Only weights and numbers are loaded; the network is rebuilt from the checkpoint's own `malenia` entry."""
+        checkpoint = filename_or_checkpoint
+        try:
             if isinstance(checkpoint, str):
                 checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=True)
-            self.plans_manager.plans["malenia"] = checkpoint["init_args"]["plans"]["malenia"]
+            malenia = checkpoint["init_args"]["plans"]["malenia"]
+        except (UnpicklingError, KeyError, TypeError):
+            raise MaleniaError(
+                f"{filename_or_checkpoint} is not a checkpoint that {type(self).__name__} wrote, so it is not loaded; "
+                "give one that is, or train anew without --c"
+            ) from None
+        if not self.was_initialized:
+            self.plans_manager.plans["malenia"] = malenia
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         super().load_checkpoint(filename_or_checkpoint)
         for term in self.loss_weights:
             self.logger.local_logger.my_fantastic_logging.setdefault(f"train_{term}", [])
@@ -319,10 +350,3 @@ def names_a_side(table: AttributeTable) -> bool:
     return has_laterality(
         [*table.lesions.values(), *(v for case in table.cases.values() for v in case.lesions.values())]
     )
-
-
-def plain_numbers(value: object) -> object:
-    """numpy scalars, also inside lists, as Python floats."""
-    if isinstance(value, list):
-        return [plain_numbers(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value

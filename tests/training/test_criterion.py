@@ -51,11 +51,12 @@ def space(annotated=None):
     has_label[[0, 1], [2, 3]] = True
     return AttributeSpace(
         type_has_label=has_label,
+        channel_has_label=np.eye(4, dtype=bool),
         class_values=values,
         phrase_aspect=np.array(PHRASE_ASPECT),
         overlap=np.eye(len(PHRASE_ASPECT), dtype=bool),
         case_values={},
-        case_annotated={} if annotated is None else {"partial": np.isin(np.arange(4), [0, *annotated])},
+        case_annotated={} if annotated is None else {"partial": np.eye(4, dtype=bool)[[0, *annotated]]},
     )
 
 
@@ -293,7 +294,9 @@ def test_background_is_learned_though_every_case_lacks_a_type():
     optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
     labels = patch("two lesions")
     case_ids = {f"hides {hidden}": hidden for hidden in (2, 3)}
-    partial = replace(space(), case_annotated={name: np.arange(4) != hidden for name, hidden in case_ids.items()})
+    partial = replace(
+        space(), case_annotated={name: np.delete(np.eye(4, dtype=bool), hidden, 0) for name, hidden in case_ids.items()}
+    )
     for step in range(160):
         case_id, hidden = list(case_ids.items())[step % 2]
         shown = np.where(labels == hidden, 0, labels)

@@ -36,7 +36,7 @@ LABELS = {"kidney": (1,), "kidney tumor": (2,), "kidney cyst": (3,), "liver tumo
 REGIONS = {"kidney": (1, 2, 3), "kidney tumor": (2,), "kidney cyst": (3,)}
 
 
-def space_of(lesions=TABLE, cases=None, labels=LABELS):
+def space_of(lesions=TABLE, cases=None, labels=LABELS, has_regions=False):
     """The space of a data set with these lesions, and a function from phrases to their row of bools."""
     table = AttributeTable.model_validate({"lesions": lesions, "cases": cases or {}})
     plans = MaleniaPlans(
@@ -47,7 +47,7 @@ def space_of(lesions=TABLE, cases=None, labels=LABELS):
         is_trained=(True,) * len(table.phrases()),
         lesions={name: table.attributes_of(name) for name in table.lesions},
         lesion_channels={},
-        has_regions=False,
+        has_regions=has_regions,
     )
     return AttributeSpace.build(plans, table, labels), plans.phrases
 
@@ -67,7 +67,7 @@ def random_space(rng, num_types=4, num_phrases=9, num_labels=7):
     values = rng.random((num_types, num_phrases)) < 0.35
     has_label = np.zeros((num_types, num_labels), dtype=bool)
     has_label[np.arange(num_types), 1 + rng.permutation(num_labels - 1)[:num_types]] = True
-    return AttributeSpace(has_label, values, aspect, overlap, {}, {})
+    return AttributeSpace(has_label, np.eye(num_labels, dtype=bool), values, aspect, overlap, {}, {})
 
 
 def as_sets(rows):
@@ -202,11 +202,11 @@ def test_a_type_that_is_not_annotated_is_never_denied(seed):
 
 def test_cases_list_the_labels_that_they_annotate():
     space, _ = space_of(cases={"partial": {"annotated": ["kidney", "kidney cyst"]}, "none": {"annotated": []}})
-    assert space.annotated_labels("partial").tolist() == [True, True, False, True, False, False]
+    assert space.annotated_channels("partial").tolist() == [True, True, False, True, False, False]
     assert space.annotated_types("partial").tolist() == [False, True, False, False]
     assert space.annotated_types("none").tolist() == [False] * 4
     assert space.annotated_types("another").all()
-    assert space.annotated_labels("another").all()
+    assert space.annotated_channels("another").all()
 
 
 def test_a_case_that_names_an_unknown_label_is_refused_with_its_name():
@@ -233,6 +233,38 @@ def test_a_lesion_type_around_an_annotated_one_is_not_denied_on_its_voxels():
     assert query_answers(query, space.class_values, annotated, space)[0, 1] != NO
 
 
+def test_a_lesion_of_an_annotated_region_may_be_of_a_narrower_type_that_nobody_annotated():
+    """Masses were drawn, and which of them are tumors was not said: what their voxels are labelled decides nothing."""
+    lesions = {"mass": {"surface": "ill-defined"}, "tumor": {"surface": "well-defined"}}
+    labels = {"kidney": (1, 2, 3), "mass": (2, 3), "tumor": (2,)}
+    space, phrases = space_of(lesions, {"c": {"annotated": ["mass"]}}, labels)
+    annotated = space.annotated_types("c")
+    assert annotated.tolist() == [True, False]
+    queries = np.stack([asking(phrases, surface=value) for value in ("ill-defined", "well-defined")])
+    of_mass, of_tumor = query_answers(queries, space.class_values, annotated, space)
+    assert of_mass.tolist() == [NO, NO, YES, YES]
+    assert of_tumor.tolist() == [UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]
+    (mass,) = targets_of(patch_with(1, 2, 3)[None], ["c"], space).lesion_masks[0]
+    assert torch.equal(mass, torch.from_numpy(patch_with(1, 2, 3) >= 2))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "channels"),
+    [
+        (["kidney"], [True, False, False]),
+        (["kidney", "kidney cyst"], [True, False, True]),
+        (["kidney tumor", "kidney cyst"], [False, True, True]),
+        ([], [False, False, False]),
+    ],
+)
+def test_a_region_annotates_its_own_channel_and_not_those_inside_it(drawn, channels):
+    lesions = {name: TABLE[name] for name in ("kidney tumor", "kidney cyst")}
+    space, _ = space_of(lesions, {"c": {"annotated": drawn}}, REGIONS, has_regions=True)
+    assert space.annotated_channels("c").tolist() == channels
+    assert space.annotated_types("c").tolist() == channels[1:]
+    assert space.annotated_channels("another").all()
+
+
 def test_nothing_is_learned_from_unannotated_voxels_and_annotated_lesions_stay_known():
     space, _ = space_of(cases={"partial": {"annotated": ["kidney", "kidney cyst", "liver tumor", "lung tumor"]}})
     patch = patch_with(1, 3, 4)
@@ -249,7 +281,7 @@ def test_nothing_is_learned_from_unannotated_voxels_and_annotated_lesions_stay_k
                 is_open = fit(query, space.class_values[lesion], space) == UNKNOWN
                 assert (known[torch.from_numpy(patch == label)] != is_open).all()
         assert not targets.annotated_types[0].all()
-        assert targets.annotated_labels[0].tolist() == [True, True, False, True, True, True]
+        assert targets.annotated_channels[0].tolist() == [True, True, False, True, True, True]
         assert len(targets.lesion_masks[0]) == 2
 
 
