@@ -40,10 +40,10 @@ REFUSED = {  # name -> byte, format and values of what is wrong
 
 
 def nifti_bytes(voxels: np.ndarray, affine: np.ndarray, *, kind: type = nib.Nifti1Image) -> bytearray:
-    """With sform and qform, as most scanners' converters write them."""
+    """With sform and qform, as most scanners' converters write them; a qform cannot be sheared."""
     image = kind(voxels, affine, dtype=voxels.dtype)
     image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
+    image.set_qform(affine, code=int(np.allclose(image.get_qform(), affine, atol=1e-3)))
     return bytearray(image.to_bytes())
 
 

@@ -15,7 +15,6 @@ from skimage.segmentation import watershed
 
 from nnunetv2_malenia.attributes.schema import LesionQuery
 from nnunetv2_malenia.inference.findings import CheckedAttribute, LesionFinding
-from nnunetv2_malenia.inference.geometry import affine_of
 from nnunetv2_malenia.inference.interpretation import Interpreter
 from nnunetv2_malenia.inference.lesions import Component, find_components, label_map, least_voxels, measure_lesions
 from nnunetv2_malenia.inference.reading import SimilarityMap
@@ -57,7 +56,7 @@ class CaseAnswers:
     def __call__(self, logits: np.ndarray, reading: SimilarityMap, properties: dict) -> Answers:
         """logits (Q + 1, Z, Y, X) on the preprocessed grid, the last for any lesion. InputError if not finite."""
         probabilities = image_probabilities(logits, properties, self.plans_manager, self.configuration_manager)
-        affine = affine_of(properties)
+        affine = properties["affine"]
         least = least_voxels(self.min_volume_ml, affine)
         masks = probabilities > self.threshold
         components = [find_components(mask, least) for mask in masks]

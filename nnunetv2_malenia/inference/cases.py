@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS, OTHER_ENDINGS
 from nnunetv2_malenia.inference.model_folder import PredictionError
+from nnunetv2_malenia.volumes import ENDINGS, NIFTI_ENDINGS
 from nnunetv2_malenia.volumes.dicom import is_dicom_folder
 
 RESERVED = ("queries", "run", "findings")  # names of a run's own files: a case's would overwrite them
@@ -31,7 +31,7 @@ def find_cases(source: Path, file_ending: str, num_channels: int) -> Cases:
     if not source.exists():
         raise PredictionError(f"{source} does not exist; -i takes a folder of images or one image")
     found = sorted(source.iterdir()) if source.is_dir() else [source]
-    endings = (*NIFTI_ENDINGS, *OTHER_ENDINGS) if file_ending in NIFTI_ENDINGS else (file_ending,)
+    endings = ENDINGS if file_ending in NIFTI_ENDINGS else (file_ending,)
     images = [path for path in found if path.name.endswith(endings) and path.is_file() and path.name[0] != "."]
     series = []
     if num_channels == 1 and file_ending in NIFTI_ENDINGS:

@@ -1,28 +1,26 @@
-"""Where voxels are in the patient, whichever of nnU-Net's readers read them."""
+"""Where voxels are in the patient, whichever of nnU-Net's readers read them, and how masks get back there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
 
-LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+from nnunetv2_malenia.volumes import itk_affine, turned, write_volume
 
 
-def affine_of(properties: Mapping) -> np.ndarray:
+def reader_affine(properties: Mapping) -> np.ndarray:
     """(4, 4) from voxel indices x, y, z of the array (Z, Y, X) that nnU-Net's reader gave, to RAS millimetres.
 
     properties: what the reader gave with it. Images without a place in space (TIFF) lie along the axes, at the origin.
     """
     if stored := properties.get("nibabel_stuff"):
         return np.array(stored.get("reoriented_affine", stored["original_affine"]), dtype=float)
-    if not (stored := properties.get("sitk_stuff")):
-        return np.diag([*properties["spacing"][::-1], 1.0])
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(stored["direction"], (3, 3)) * stored["spacing"]
-    affine[:3, 3] = stored["origin"]
-    return LPS_OF_RAS @ affine
+    if stored := properties.get("sitk_stuff"):
+        return itk_affine(stored["direction"], stored["spacing"], stored["origin"])
+    return np.diag([*properties["spacing"][::-1], 1.0])
 
 
 def as_stored(array: np.ndarray, read_affine: np.ndarray, stored_affine: np.ndarray) -> np.ndarray:
@@ -30,5 +28,16 @@ def as_stored(array: np.ndarray, read_affine: np.ndarray, stored_affine: np.ndar
 
     read_affine, stored_affine (4, 4): those of before and after, as in a prepared case's properties.
     """
-    turns = nib.orientations.ornt_transform(nib.io_orientation(read_affine), nib.io_orientation(stored_affine))
-    return nib.orientations.apply_orientation(array.transpose(2, 1, 0), turns)
+    return turned(array.transpose(2, 1, 0), read_affine, stored_affine)
+
+
+@dataclass(frozen=True)
+class MaskWriter:
+    """Writes masks in an image's own geometry, whatever reader read it. header: of the image, if it is NIfTI."""
+
+    header: nib.Nifti1Header | None
+
+    def write_seg(self, seg: np.ndarray, output_fname: str, properties: Mapping) -> None:
+        """In the way of nnU-Net's writers. seg (Z, Y, X): as the image was read; properties: of the prepared case."""
+        stored_affine = properties["stored_affine"]
+        write_volume(as_stored(seg, properties["affine"], stored_affine), stored_affine, output_fname, self.header)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
 import torch
 
 from nnunetv2_malenia.inference.export import OutputOptions
 from nnunetv2_malenia.inference.findings import LesionFinding
 from nnunetv2_malenia.inference.geometry import as_stored
-from nnunetv2_malenia.volumes import InputError
+from nnunetv2_malenia.volumes import InputError, write_volume
 
 if TYPE_CHECKING:
     from nnunetv2_malenia.inference.predictor import MaleniaPredictor
@@ -64,5 +63,5 @@ def _as_file(image: Path | np.ndarray, affine: np.ndarray | None, path: Path) ->
         return Path(image)
     if affine is None:
         raise InputError("an array needs its place in the patient: give affine, (4, 4), x, y, z to RAS millimetres")
-    nib.save(nib.Nifti1Image(np.asarray(image, dtype=np.float32), affine), path)
+    write_volume(np.asarray(image, dtype=np.float32), affine, path)
     return path

@@ -265,7 +265,10 @@ class MaleniaPredictor(nnUNetPredictor):
 
     @property
     def preparation(self) -> Preparation:
-        return Preparation(self.plans_manager, self.configuration_manager, self.dataset_json, self.num_channels)
+        names_side = has_laterality(query.attributes for query in self.queries)
+        return Preparation(
+            self.plans_manager, self.configuration_manager, self.dataset_json, self.num_channels, names_side
+        )
 
     def settings(self, options: OutputOptions) -> dict[str, Any]:
         """All that an answer depends on, but for the image: what is asked, of which weights, and how."""

@@ -5,27 +5,30 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_malenia.files import sha256_of
-from nnunetv2_malenia.inference.geometry import affine_of
-from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS, to_nifti
-from nnunetv2_malenia.inference.input_checks import (
-    check_channels,
-    check_grid,
-    check_same_grid,
-    doubts_about_header,
-    doubts_about_intensities,
-    open_nifti,
+from nnunetv2_malenia.inference.geometry import MaskWriter, reader_affine
+from nnunetv2_malenia.inference.input_checks import check_channels, check_extent, doubts_about_intensities
+from nnunetv2_malenia.volumes import (
+    ENDINGS,
+    InputError,
+    Volume,
+    grid_difference,
+    is_orthonormal,
+    open_volume,
     replace_non_finite,
+    turned_affine,
+    write_volume,
 )
-from nnunetv2_malenia.volumes import InputError
 
 
 @dataclass
@@ -33,9 +36,9 @@ class PreparedCase:
     """What became of a case's files.
 
     inputs: file name -> SHA-256. fault: why the case cannot be used, in one line; data and properties are there
-    only without one. data (C, Z, Y, X) float32 on the preprocessed grid; properties: nnU-Net's, and `writer`, the
-    reader-writer that knows how to store results in the image's geometry, and `stored_affine`, (4, 4), from the image's
-    own x, y, z, before any reorientation, to RAS millimetres, and `dicom_folder`: a series' folder, or None.
+    only without one. data (C, Z, Y, X) float32 on the preprocessed grid; properties: nnU-Net's, and `affine` and
+    `stored_affine`, (4, 4), to RAS millimetres from x, y, z as the reader gave them, and from the image's own before
+    any reorientation; `writer`: makes what stores results in the image's geometry; `dicom_folder`: a series', or None.
     """
 
     inputs: dict[str, str] = field(default_factory=dict)
@@ -47,12 +50,13 @@ class PreparedCase:
 
 @dataclass(frozen=True)
 class Preparation:
-    """Check, read and preprocess cases as the model's plans say."""
+    """Check, read and preprocess cases as the model's plans say. names_side: whether a query names left or right."""
 
     plans_manager: PlansManager
     configuration_manager: ConfigurationManager
     dataset_json: dict
     num_channels: int
+    names_side: bool = False
 
     def __call__(self, channels: Mapping[int, Path]) -> PreparedCase:
         """channels: number -> file. What is wrong with the input is in the result, not raised."""
@@ -75,34 +79,34 @@ class Preparation:
         return case
 
     def _read(self, files: Sequence[Path], warnings: list[str]) -> tuple[np.ndarray, dict]:
-        """The case as the model's own reader gives it, (C, Z, Y, X) float32, with the spacing of the affine."""
+        """The case as the model's own reader gives it, (C, Z, Y, X) float32, with the geometry of the exact affine."""
         reader = self.plans_manager.image_reader_writer_class
-        names = [file.name for file in files]
+        if self.dataset_json["file_ending"] not in ENDINGS:
+            data, properties = _read_images(reader, files, files[0].name)
+            affine = reader_affine(properties)
+            return data, properties | {"affine": affine, "stored_affine": affine, "writer": reader}
+        first, *others = volumes = [open_volume(file, file.name) for file in files]
+        for other in others:
+            if difference := grid_difference(other, first):
+                raise InputError(f"{difference}; resample the channels to one grid")
+        check_extent(first, self.configuration_manager.spacing)
+        if self.names_side and not first.tells_sides:
+            raise InputError(f"{first.name}: {first.doubts[0]}, and a query names a side; convert the image again")
+        warnings += dict.fromkeys(doubt for volume in volumes for doubt in volume.doubts)
+        if reader is SimpleITKIO and not is_orthonormal(first.affine):
+            reader = NibabelIO  # reads the same voxels in the same order, and sheared images too
         with tempfile.TemporaryDirectory(prefix="malenia_") as folder:
-            readable, stored_affine = list(files), None
-            if set(NIFTI_ENDINGS) & set(reader.supported_file_endings):
-                readable = [_as_nifti(file, Path(folder) / f"{file.name}.nii") for file in files]
-                images = [open_nifti(file) for file in readable]
-                for i, (name, image) in enumerate(zip(names, images, strict=True)):
-                    check_grid(name, image, self.configuration_manager.spacing)
-                    if image.ndim > 3:  # axes of length 1, which no reader takes
-                        readable[i] = Path(folder) / f"{i}_3d.nii"
-                        nib.save(nib.funcs.squeeze_image(image), readable[i])
-                check_same_grid(names, images)
-                stored_affine = images[0].affine
-                warnings += (doubts := doubts_about_header(images[0]))
-                if doubts and reader is SimpleITKIO and self.dataset_json["file_ending"] in NIFTI_ENDINGS:
-                    reader = NibabelIO  # reads the same voxels in the same order, and keeps to the affine
-            try:
-                data, properties = reader().read_images([str(file) for file in readable])
-            except (RuntimeError, AssertionError) as error:
-                why = " ".join(str(error).split()) or type(error).__name__
-                raise InputError(f"{files[0].name}: {reader.__name__} cannot read it ({why})") from error
-        read_affine = affine_of(properties)
+            plain = [
+                _plain_file(volume, file, first.affine, Path(folder) / f"{i}.nii")
+                for i, (volume, file) in enumerate(zip(volumes, files, strict=True))
+            ]
+            data, properties = _read_images(reader, plain, first.name)
+        affine = turned_affine(first.affine, first.shape, reader_affine(properties))
         return data, properties | {
-            "spacing": nib.affines.voxel_sizes(read_affine)[::-1].tolist(),
-            "stored_affine": read_affine if stored_affine is None else stored_affine,
-            "writer": reader,
+            "spacing": nib.affines.voxel_sizes(affine)[::-1].tolist(),
+            "affine": affine,
+            "stored_affine": first.affine,
+            "writer": partial(MaskWriter, first.header),
             "dicom_folder": files[0] if files[0].is_dir() else None,
         }
 
@@ -114,8 +118,18 @@ class Preparation:
             warnings += doubts_about_intensities(channel, is_ct, statistics[str(i)])
 
 
-def _as_nifti(source: Path, target: Path) -> Path:
-    if not source.is_dir() and source.name.endswith(NIFTI_ENDINGS):
-        return source
-    to_nifti(source, target)
-    return target
+def _plain_file(volume: Volume, file: Path, affine: np.ndarray, place: Path) -> Path:
+    """A whole NIfTI file that every reader reads as this volume on the grid of `affine`: its own, or one at `place`."""
+    if volume.is_plain and np.array_equal(volume.affine, affine):
+        volume.verify()
+        return file
+    write_volume(volume.voxels(), affine, place)
+    return place
+
+
+def _read_images(reader: type[BaseReaderWriter], files: Sequence[Path], name: str) -> tuple[np.ndarray, dict]:
+    try:
+        return reader().read_images([str(file) for file in files])
+    except (RuntimeError, AssertionError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: {reader.__name__} cannot read it ({why})") from error

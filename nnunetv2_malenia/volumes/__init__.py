@@ -1,10 +1,11 @@
 """Volumes from disk: open, check and compare them, with the exact place of every voxel in the patient."""
 
 from nnunetv2_malenia.volumes.errors import InputError
+from nnunetv2_malenia.volumes.itk_formats import itk_affine
 from nnunetv2_malenia.volumes.nifti import NIFTI_ENDINGS
 from nnunetv2_malenia.volumes.opening import ENDINGS, open_volume, stem_of, write_volume
 from nnunetv2_malenia.volumes.orientation import ras_affine, turned, turned_affine
-from nnunetv2_malenia.volumes.volume import Volume, grid_difference, is_orthonormal
+from nnunetv2_malenia.volumes.volume import Volume, grid_difference, is_orthonormal, replace_non_finite
 
 __all__ = [
     "ENDINGS",
@@ -13,8 +14,10 @@ __all__ = [
     "Volume",
     "grid_difference",
     "is_orthonormal",
+    "itk_affine",
     "open_volume",
     "ras_affine",
+    "replace_non_finite",
     "stem_of",
     "turned",
     "turned_affine",

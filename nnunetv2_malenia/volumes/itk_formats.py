@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -14,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
+from nnunetv2_malenia.volumes.dicom import read_series
 from nnunetv2_malenia.volumes.errors import InputError
 from nnunetv2_malenia.volumes.volume import (
     SIDES_ARE_A_GUESS,
@@ -87,7 +89,7 @@ class ItkVolume(Volume):
 
     def verify(self) -> None:
         """SimpleITK does not look at the checksums of compressed voxels, so this does."""
-        with faults_of(self.name), self.path.open("rb") as file:
+        with faults_of(self.name, self.path.suffix[1:].upper()), self.path.open("rb") as file:
             file.seek(self.data_offset)
             if not self.is_compressed:
                 return
@@ -101,7 +103,7 @@ class ItkVolume(Volume):
 def open_itk(path: Path, name: str) -> ItkVolume:
     """Read the header of an NRRD or MHA file. Raises InputError as `open_nifti` does, and for voxels elsewhere."""
     form = _FORMATS[path.suffix]
-    with faults_of(name), path.open("rb") as file:
+    with faults_of(name, path.suffix[1:].upper()), path.open("rb") as file:
         start = file.read(_MAX_HEADER)
         if not (end := form.end.search(start)):
             raise EOFError("its header has no end")
@@ -129,7 +131,7 @@ def open_itk(path: Path, name: str) -> ItkVolume:
     is_text = form.has(header, r"encoding: *(?:text|txt|ascii|hex)|BinaryData *= *F")  # of a character a voxel or more
     if stored * (1032 if is_compressed else int(bits[1]) // 8 if is_text else 1) < length:
         raise InputError(f"{name}: the file is damaged (it ends before its last voxel); export or copy it again")
-    affine = checked_affine(name, itk_affine(reader))
+    affine = checked_affine(name, itk_affine(reader.GetDirection(), reader.GetSpacing(), reader.GetOrigin()))
     tells_sides = form.has(header, form.sides)
     doubts = doubts_about_grid(shape, affine)
     if not tells_sides:
@@ -140,13 +142,34 @@ def open_itk(path: Path, name: str) -> ItkVolume:
                      is_compressed)  # fmt: skip
 
 
-def itk_affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
-    """(4, 4) float64 from voxel indices x, y, z to RAS millimetres."""
-    directions = np.reshape(image.GetDirection(), (image.GetDimension(),) * 2)[:3, :3]
+def itk_affine(direction: Sequence[float], spacing: Sequence[float], origin: Sequence[float]) -> np.ndarray:
+    """(4, 4) float64 from voxel indices x, y, z to RAS millimetres, of what SimpleITK says of three axes or more."""
     affine = np.eye(4)
-    affine[:3, :3] = directions * image.GetSpacing()[:3]
-    affine[:3, 3] = image.GetOrigin()[:3]
+    affine[:3, :3] = np.reshape(direction, (len(spacing),) * 2)[:3, :3] * spacing[:3]
+    affine[:3, 3] = origin[:3]
     return LPS_OF_RAS @ affine
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesVolume(Volume):
+    """A DICOM series, which is read where it is opened."""
+
+    image: sitk.Image
+
+    def voxels(self) -> np.ndarray:
+        return sitk.GetArrayFromImage(self.image).transpose(2, 1, 0)
+
+    def verify(self) -> None:
+        """Nothing is left to check."""
+
+
+def open_series(folder: Path, name: str) -> SeriesVolume:
+    """The one CT series of a folder. Raises InputError as `read_series` does."""
+    with _itk_faults_of(name):
+        image = read_series(folder)
+    affine = checked_affine(name, itk_affine(image.GetDirection(), image.GetSpacing(), image.GetOrigin()))
+    shape = checked_shape(name, image.GetSize())
+    return SeriesVolume(name, shape, affine, tuple(doubts_about_grid(shape, affine)), True, image)
 
 
 def write_itk(voxels: np.ndarray, affine: np.ndarray, path: str) -> None:
@@ -157,6 +180,10 @@ def write_itk(voxels: np.ndarray, affine: np.ndarray, path: str) -> None:
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
     sitk.WriteImage(image, path, True)
+    try:
+        open_itk(Path(path), path).verify()
+    except InputError:  # SimpleITK says nothing when the disk is full
+        raise OSError(errno.ENOSPC, "not written whole; is the disk full?", path) from None
 
 
 @contextmanager

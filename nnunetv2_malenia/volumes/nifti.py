@@ -88,7 +88,7 @@ class NiftiVolume(Volume):
     def blocks(self) -> Iterator[bytes]:
         """The voxels as they are stored, some at a time; to the end of the file, where gzip keeps its checksum."""
         left = self.length
-        with faults_of(self.name), _decompressed(self.file) as stream:
+        with faults_of(self.name, "NIfTI"), _decompressed(self.file) as stream:
             stream.seek(int(self.header["vox_offset"]))
             while left:
                 if not (block := stream.read(min(left, _BLOCK))):
@@ -114,7 +114,7 @@ class NiftiVolume(Volume):
     def extensions(self) -> bytes:
         """What stands between header and voxels, if anything."""
         start = self.header.template_dtype.itemsize + 4
-        with faults_of(self.name), _decompressed(self.file) as stream:
+        with faults_of(self.name, "NIfTI"), _decompressed(self.file) as stream:
             stream.seek(start)
             return stream.read(min(int(self.header["vox_offset"]) - start, _MAX_EXTENSIONS))
 
@@ -125,7 +125,7 @@ def open_nifti(file: NamedFile, volumes: int = 1) -> NiftiVolume:
     Raises InputError for a damaged or other file, another number of volumes, voxels that are not real numbers, and a
     header without a voxel grid.
     """
-    with faults_of(file.name), np.errstate(invalid="ignore", over="ignore"):
+    with faults_of(file.name, "NIfTI"), np.errstate(invalid="ignore", over="ignore"):
         with _decompressed(file) as stream:
             header = _header(file.name, stream.read(nib.Nifti2Header.template_dtype.itemsize))
             stream.seek(header.template_dtype.itemsize)

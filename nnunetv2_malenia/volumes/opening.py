@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from nnunetv2_malenia.volumes.errors import InputError
-from nnunetv2_malenia.volumes.itk_formats import ITK_ENDINGS, open_itk, write_itk
+from nnunetv2_malenia.volumes.itk_formats import ITK_ENDINGS, open_itk, open_series, write_itk
 from nnunetv2_malenia.volumes.nifti import NIFTI_ENDINGS, FileOnDisk, open_nifti
 from nnunetv2_malenia.volumes.volume import Volume, is_orthonormal
 
@@ -17,12 +17,14 @@ ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
 
 
 def open_volume(path: Path, name: str | None = None) -> Volume:
-    """Open a NIfTI, NRRD or MHA file; the header is read and checked, voxels are not.
+    """Open a NIfTI, NRRD or MHA file, or a folder with a DICOM series; of files, only the header is read and checked.
 
     name: what messages call it, its path if none is given. Raises InputError, in one line, for what is no 3-D volume of
     real numbers with a place for every voxel.
     """
     name = name or str(path)
+    if path.is_dir():
+        return open_series(path, name)
     if path.name.endswith(NIFTI_ENDINGS):
         return open_nifti(FileOnDisk(path, name))
     if path.name.endswith(ITK_ENDINGS):

@@ -129,7 +129,7 @@ def grid_difference(a: Placed, b: Placed) -> str | None:
     if orders[0] != orders[1]:
         return f"{a.name} and {b.name} differ in axis order, {orders[0]} and {orders[1]}"
     if a.shape != b.shape:
-        return f"{a.name} has shape {a.shape}, {b.name} {b.shape}"
+        return f"{a.name} is of shape {a.shape}, {b.name} of {b.shape}"
     return f"{a.name} lies up to {distance:.3g} mm off {b.name}"
 
 
@@ -140,12 +140,28 @@ def corner_distance_mm(affine: np.ndarray, other: np.ndarray, shape: Sequence[in
 
 
 @contextmanager
-def faults_of(name: str) -> Iterator[None]:
-    """Tell what gzip, zlib and the disk find wrong with a file as an InputError."""
+def faults_of(name: str, kind: str) -> Iterator[None]:
+    """Tell what gzip, zlib and the disk find wrong with a file of a kind as an InputError."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         why = " ".join(str(error).split())
-        raise InputError(f"{name}: the file is damaged or of another format ({why}); export or copy it again") from None
+        raise InputError(f"{name}: the file is damaged or no {kind} ({why}); export or copy it again") from None
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror or error}); check the path and the disk") from None
+
+
+def replace_non_finite(name: str, channel: np.ndarray) -> list[str]:
+    """Put numbers where a channel has none, in place: the least for NaN, the least or greatest for infinity.
+
+    channel (Z, Y, X) float32. Returns a warning with the count. Raises InputError if no voxel is finite.
+    """
+    finite = np.isfinite(channel)
+    count = channel.size - int(finite.sum())
+    if count == 0:
+        return []
+    if count == channel.size:
+        raise InputError(f"{name}: no voxel is a finite number; export the image again")
+    low, high = (float(end(channel, where=finite, initial=channel[finite][0])) for end in (np.min, np.max))
+    np.nan_to_num(channel, copy=False, nan=low, posinf=high, neginf=low)
+    return [f"{count} voxels are NaN or infinite; they are read as {low:.6g} (infinity as {high:.6g})"]

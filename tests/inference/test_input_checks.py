@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from tiny_model import AFFINE, SHAPE_XYZ, save_ct, tiny_ct, tiny_preparation
 
-from nnunetv2_malenia.inference.geometry import affine_of
-
 
 def prepared(path, **plans):
     return tiny_preparation(**plans)({0: path})
@@ -37,37 +35,12 @@ def test_a_sound_image_is_prepared_without_a_word(tmp_path):
     assert len(case.inputs["a.nii.gz"]) == 64
 
 
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.999])
-@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
-def test_a_truncated_file_is_damaged_wherever_it_ends(tmp_path, share, ending):
-    path = save_ct(tmp_path / f"a{ending}")
-    content = path.read_bytes()
-    path.write_bytes(content[: max(1, int(len(content) * share))])
-    assert "a.nii" in fault(path)
-    assert "damaged" in fault(path)
-
-
 @pytest.mark.parametrize("reader", ["NibabelIO", "SimpleITKIO", "SimpleITKIOWithReorient"])
 def test_no_reader_fills_a_truncated_file_with_zeros(tmp_path, reader):
     path = save_ct(tmp_path / "a.nii.gz")
     content = path.read_bytes()
     path.write_bytes(content[:-200])
     assert "damaged" in fault(path, reader=reader)
-
-
-def test_voxels_missing_inside_a_sound_archive_are_noticed(tmp_path):
-    path = save_ct(tmp_path / "a.nii.gz")
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
-    assert "ends before its last voxel" in fault(path)
-
-
-@pytest.mark.parametrize("position", [0.2, 0.5, 0.8, -6])
-def test_a_flipped_bit_is_noticed_by_the_checksum(tmp_path, position):
-    path = save_ct(tmp_path / "a.nii.gz")
-    content = bytearray(path.read_bytes())
-    content[position if position < 0 else int(len(content) * position)] ^= 4
-    path.write_bytes(content)
-    assert "damaged" in fault(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x1f\x8b", b"<html>404</html>" * 50, gzip.compress(b"text" * 500)])
@@ -108,11 +81,6 @@ def test_a_2d_image_is_refused_and_a_single_slice_is_not(tmp_path):
     assert "single slice" in said
 
 
-def test_colours_are_no_intensities(tmp_path):
-    colours = np.zeros(SHAPE_XYZ, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
-    assert "store intensities as real numbers" in fault(save_ct(tmp_path / "a.nii.gz", colours))
-
-
 def test_channels_that_are_missing_too_many_or_on_other_grids_are_named(tmp_path):
     two = tiny_preparation(num_channels=2)
     first, second = (save_ct(tmp_path / f"a_000{i}.nii.gz") for i in range(2))
@@ -139,7 +107,7 @@ def test_a_sheared_image_is_read_by_its_affine_with_a_warning(tmp_path, reader):
     case = prepared(tmp_path / "a.nii.gz", reader=reader)
     assert case.fault is None
     assert "not at right angles" in case.warnings[0]
-    np.testing.assert_allclose(affine_of(case.properties), sheared())
+    np.testing.assert_allclose(case.properties["affine"], sheared())
 
 
 @pytest.mark.parametrize("reader", ["NibabelIO", "NibabelIOWithReorient", "SimpleITKIO"])
@@ -152,18 +120,7 @@ def test_the_affine_is_believed_where_pixdim_says_otherwise(tmp_path, reader):
     assert case.fault is None
     assert "pixdim says a spacing of 1 x 1 x 9 mm, the affine 4 x 4 x 5 mm" in case.warnings[0]
     assert case.properties["spacing"] == pytest.approx([5, 4, 4])
-    np.testing.assert_allclose(affine_of(case.properties), AFFINE)
-
-
-def test_an_sform_that_disagrees_with_the_qform_is_told(tmp_path):
-    image = nib.Nifti1Image(tiny_ct(), AFFINE)
-    moved = AFFINE.copy()
-    moved[:3, 3] += (0, 30, 0)
-    image.set_sform(AFFINE, code=1)
-    image.set_qform(moved, code=1)
-    nib.save(image, tmp_path / "a.nii.gz")
-    (said,) = warnings(tmp_path / "a.nii.gz")
-    assert "disagree by up to 30 mm; the sform is used" in said
+    np.testing.assert_allclose(case.properties["affine"], AFFINE)
 
 
 @pytest.mark.parametrize(("scale", "size"), [(1e-3, "0.056 x 0.048 x 0.05"), (1e3, "5.6e+04 x 4.8e+04 x 5e+04")])
@@ -177,15 +134,6 @@ def test_an_image_that_resampling_would_make_too_large_is_refused_with_the_numbe
     preparation = tiny_preparation()
     preparation.configuration_manager.configuration["spacing"] = [1.0, 1.0, 1.0]
     assert "1.34e+10 voxels after resampling to 1, 1, 1 mm, more than the 5.37e+08" in preparation({0: path}).fault
-
-
-@pytest.mark.parametrize("bad", [0.0, np.nan])
-def test_an_affine_that_is_no_grid_is_refused(tmp_path, bad):
-    path = save_ct(tmp_path / "a.nii")
-    content = bytearray(path.read_bytes())
-    content[280:296] = np.array([bad, 0, 0, 0], "<f4").tobytes()  # srow_x
-    path.write_bytes(content)
-    assert "no voxel grid" in fault(path)
 
 
 def eight_bit(ct):

@@ -46,7 +46,7 @@ def moved(mm):
     (AFFINE, (6, 7, 8), None),
     (moved(0.1), (6, 7, 8), None),
     (moved(3), (6, 7, 8), "a lies up to 3 mm off b"),
-    (AFFINE, (6, 7, 9), r"a has shape (6, 7, 9), b (6, 7, 8)"),
+    (AFFINE, (6, 7, 9), "a is of shape (6, 7, 9), b of (6, 7, 8)"),
     (AFFINE @ np.diag([1, -1, 1, 1]), (6, 7, 8), "a and b differ in axis order, LPS and LAS"),
     (AFFINE @ np.diag([1.01, 1.01, 1.01, 1]), (6, 7, 8), "off b"),
 ])  # fmt: skip
