@@ -1,7 +1,9 @@
 """malenia_phantom: what its commands write and how they end."""
 
 import json
+import shutil
 
+import header_faults
 import nibabel as nib
 import numpy as np
 import pytest
@@ -187,6 +189,44 @@ def test_what_insert_cannot_do_is_one_line_and_nothing_is_written(patient, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("fault", header_faults.REFUSED)
+def test_a_header_without_sense_is_one_line_in_every_command(tmp_path, capsys, fault):
+    voxels = np.ones((6, 7, 8), np.int16)
+    bad = header_faults.with_fault(tmp_path / "labelsTr" / "ct.nii.gz", voxels, GRID.affine, fault)
+    image = header_faults.with_fault(tmp_path / "imagesTr" / "ct_0000.nii.gz", voxels, GRID.affine, fault)
+    table = write(tmp_path / "t.json", {"lesions": {"liver cyst": {"location": "liver"}}})
+    labels = {"background": 0, "liver": 1}
+    write(tmp_path / "dataset.json", {"labels": labels, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"})
+    for command in (
+        ("insert", "--image", image, "--organs", bad, "--attributes", table, "-o", tmp_path / "out"),
+        ("render", "--labels", bad.parent, "--attributes", table, "-o", tmp_path / "out"),
+        ("augment", "-d", tmp_path, "-o", tmp_path / "out"),
+        ("sheet", tmp_path, "-o", tmp_path / "out.png"),
+    ):
+        assert run(*command) == 1, command
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert "ct" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_sides_that_are_a_guess_are_told_and_refused_where_one_is_drawn(patient, tmp_path, capsys):
+    guess = tmp_path / "guess"
+    guess.mkdir()
+    for name in ("ct_0000.nii.gz", "organs.nii.gz"):
+        voxels = np.asarray(nib.as_closest_canonical(nib.load(patient / name)).dataobj)
+        header_faults.without_form_codes(guess / name, voxels[::-1], GRID.affine)  # as nibabel guesses: x grows to left
+    shutil.copy(patient / "names.json", guess)
+    assert insert(guess, tmp_path, {"lesions": {"liver cyst": {"location": "liver"}}}) == 0
+    assert "ct_0000.nii.gz: the header has no sform and no qform code: left and right are" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "out")
+    assert insert(guess, tmp_path, {"lesions": {"kidney cyst": {"location": "left kidney"}}}) == 1
+    error = capsys.readouterr().err
+    assert "does not say where left and right are, and a lesion's location names a side" in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize("name", ["ct_0000.nii.gz", "ct.nii.gz", "ct.json"])
 def test_insert_writes_over_its_own_files_and_no_others(patient, tmp_path, capsys, name):
     table = {"lesions": {"liver cyst": {"location": "liver"}}}
@@ -230,8 +270,8 @@ def test_sheet_takes_regions_and_tells_what_it_cannot_show(patient, tmp_path, ca
     (out / "dataset.json").write_text("{")
     assert run("sheet", out, "-o", png) == 1
     told = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[2].split(";")[0].split(" (")[0] for line in told] == [
-        f"not on the grid of {out / 'imagesTr' / 'ct_0000.nii.gz'}",
+    assert f"ct.nii.gz is of shape (32, 24, 20), {out / 'imagesTr' / 'ct_0000.nii.gz'} of (64, 48, 40)" in told[0]
+    assert [line.split(": ")[2].split(";")[0].split(" (")[0] for line in told[1:]] == [
         "no labels in it",
         "cannot be read as JSON",
     ]

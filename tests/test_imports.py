@@ -18,7 +18,7 @@ CHAINS = (
     "files <- attributes, training",
     "attributes <- evaluation <- report <- demo <- cli",
     "attributes, network, phantom <- training <- nnunet_ext, demo, cli",
-    "attributes, network <- inference <- report <- demo, cli",
+    "attributes, network <- inference <- demo, cli",
     "attributes <- phantom <- demo, cli",
     "attributes <- dataset_conversion <- demo, cli",
 )

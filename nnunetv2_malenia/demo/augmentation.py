@@ -79,7 +79,7 @@ def augment_dataset(
                 image, mask = map(read_volume, files)
                 rng = np.random.default_rng([seed, number])
                 done = synthesise(image, mask, organs, [labels[name] for name in lesions], names, looks, rng)
-                remarks += done.remarks
+                remarks += [*image.remarks(done.attributes), *mask.remarks({}), *done.remarks]
             if done and done.attributes:
                 raw.count(new_id, TRAINING)
                 image.save(done.image, raw.image_path(new_id, TRAINING, 0))

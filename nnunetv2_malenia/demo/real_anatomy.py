@@ -19,6 +19,7 @@ from nnunetv2_malenia.phantom.insertion import insert_lesions
 from nnunetv2_malenia.phantom.label_maps import read_dataset_json, read_names
 from nnunetv2_malenia.phantom.rendering import Scanner
 from nnunetv2_malenia.phantom.volume import Volume, names_in_header, read_volume
+from nnunetv2_malenia.volumes import stem_of
 
 KITS_MASK = "segmentation.nii.gz"
 KITS_NAMES = {"background": 0, "kidney": 1, "kidney tumor": 2, "kidney cyst": 3}
@@ -60,9 +61,9 @@ def render_dataset(
             case = render_label_map(volume, names, table, case_id, scanner=scanner, seed=seed)
             masks = np.searchsorted(values, volume.array).astype(np.min_scalar_type(len(values) - 1))
             image, mask = (_as_stored(volume, each) for each in (case.image, masks))
-            raw.add_training_case(case_id, [image], mask, volume.file_affine)
+            raw.add_training_case(case_id, [image], mask, volume.stored.affine)
             cases[case_id] = CaseEntry(lesions=case.attributes)
-            remarks += case.remarks
+            remarks += [*volume.remarks(case.attributes), *case.remarks]
         if lesions:
             entries = {name: table.entry(name) for name in lesions}
             title = f"rendered from {table.name}" if table.name else "rendered"
@@ -87,18 +88,19 @@ def insert_into_image(
     Raises PhantomError as `insert_lesions` does, MaleniaError if other files have these names; then nothing is written.
     """
     image, organs = read_volume(image_file), read_volume(organs_file)
-    case_id = image_file.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_0000")
+    case_id = stem_of(image_file).removesuffix("_0000")
     outputs = OutputFolder(output_folder)
     names_of_files = [f"{case_id}{ending}" for ending in (f"_0000{FILE_ENDING}", FILE_ENDING, ".json")]
     outputs.claim(names_of_files, [image_file, organs_file])
     names = _names(organs, organs_file.parent, names_file)
     done = insert_lesions(image, organs, names, table, case_id, diameter_mm=diameter_mm, seed=seed)
+    remarks = [*image.remarks(done.attributes), *organs.remarks({}), *done.remarks]
     drawn = AttributeTable(lesions=table.lesions, cases={case_id: CaseEntry(lesions=done.attributes)})
     writes = (partial(image.save, done.image), partial(image.save, done.mask), partial(write_table, drawn))
     with closing(outputs):
         outputs.open()
         outputs.publish({name: stage(outputs.staging, name, w) for name, w in zip(names_of_files, writes, strict=True)})
-    return case_id, done.remarks
+    return case_id, remarks
 
 
 def _label_maps(folder: Path) -> dict[str, Path]:

@@ -39,7 +39,7 @@ class TypeScore:
 def score_case(case: Case, rules: ScoringRules) -> list[TypeScore]:
     """Score every type that was annotated in the case, with an oracle a second time.
 
-    Raises EvaluationError for a damaged file, or a reference with a value that its labels do not have.
+    Raises InputError for a damaged file, EvaluationError for a reference with a value that its labels do not have.
     """
     reference = read_volume(case.reference)
     if unknown := set(np.unique(reference.voxels.ravel(order="K")).tolist()) - rules.known_values:
@@ -74,7 +74,6 @@ def _score_type(
         others = [value for other in rules.types if other is not each for value in other.reference_values]
         masks[True] = without_other_lesions(masks[False], truth, _is_one_of(reference.voxels[box], others))
     present = bool(truth.any())
-    voxel_ml = float(np.prod(reference.spacing)) / 1000
     return [
         TypeScore(
             case_id=case_id,
@@ -85,8 +84,8 @@ def _score_type(
             dsc=dsc(mask, truth) if present else None,
             nsd=nsd(mask, truth, reference.spacing, tolerance_mm=rules.tolerance_mm) if present else None,
             **count_lesions(mask, truth)._asdict(),
-            volume_ml=int(mask.sum()) * voxel_ml,
-            reference_volume_ml=int(truth.sum()) * voxel_ml,
+            volume_ml=int(mask.sum()) * reference.voxel_ml,
+            reference_volume_ml=int(truth.sum()) * reference.voxel_ml,
             presence_score=presence_score,
         )
         for oracle, mask in masks.items()

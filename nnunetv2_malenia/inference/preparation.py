@@ -91,7 +91,10 @@ class Preparation:
                 raise InputError(f"{difference}; resample the channels to one grid")
         check_extent(first, self.configuration_manager.spacing)
         if self.names_side and not first.tells_sides:
-            raise InputError(f"{first.name}: {first.doubts[0]}, and a query names a side; convert the image again")
+            raise InputError(
+                f"{first.name}: the header does not say where left and right are, and a query names a side; convert "
+                "the image again, or ask without sides"
+            )
         warnings += dict.fromkeys(doubt for volume in volumes for doubt in volume.doubts)
         if reader is SimpleITKIO and not is_orthonormal(first.affine):
             reader = NibabelIO  # reads the same voxels in the same order, and sheared images too

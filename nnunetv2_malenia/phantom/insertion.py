@@ -18,6 +18,7 @@ from nnunetv2_malenia.phantom.looks import choose_look, choose_phase
 from nnunetv2_malenia.phantom.placement import Lesion, fit_lesions, locations_in
 from nnunetv2_malenia.phantom.rendering import lesion_layers
 from nnunetv2_malenia.phantom.volume import Volume
+from nnunetv2_malenia.volumes import grid_difference
 
 _FINE_MM = 1.0  # lesions are drawn on voxels of at most this size and averaged
 _BLUR_MM = 0.7  # of the lesion, for the scanner's kernel
@@ -95,8 +96,8 @@ def scan_anatomy(
 
     organs: label name -> value; others: label values that are no organs. Raises PhantomError as `insert_lesions` does.
     """
-    if not image.same_grid(labels):
-        raise PhantomError(f"{labels.source}: not on the grid of {image.source}; resample the organs to the image")
+    if difference := grid_difference(labels, image):
+        raise PhantomError(f"{difference}; resample the organs to the image")
     hounsfield, remarks = _hounsfield(image)
     named = checked_labels(labels, {**organs, **{f"other {value}": value for value in others}})
     structures = {name: value for name, value in organs.items() if value}

@@ -13,6 +13,7 @@ from nnunetv2_malenia.files import write_whole
 from nnunetv2_malenia.phantom.anatomy import PhantomError
 from nnunetv2_malenia.phantom.label_maps import read_dataset_json
 from nnunetv2_malenia.phantom.volume import Volume, read_volume
+from nnunetv2_malenia.volumes import grid_difference
 
 _SOFT_WINDOW_HU, _LUNG_WINDOW_HU = (-160.0, 300.0), (-1000.0, 200.0)
 _AROUND = 12  # voxels, whose median HU decides the window
@@ -44,8 +45,8 @@ def write_sheet(folder: Path, output_file: Path, *, count: int = 6, pattern: str
     lesion_values = _lesion_values(folder)
     for row, case_id in zip(rows, cases, strict=True):
         image, mask = read_volume(images / f"{case_id}_0000{_ENDING}"), read_volume(labels / f"{case_id}{_ENDING}")
-        if not image.same_grid(mask):
-            raise PhantomError(f"{mask.source}: not on the grid of {image.source}; resample it to the image")
+        if difference := grid_difference(mask, image):
+            raise PhantomError(f"{difference}; resample it to the image")
         lesions = mask.array if lesion_values is None else np.where(np.isin(mask.array, lesion_values), mask.array, 0)
         _draw_case(row, image, lesions)
         caption = _caption(folder, case_id, lesions)

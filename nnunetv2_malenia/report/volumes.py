@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import gzip
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cc3d
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 from skimage.measure import block_reduce
 
-from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS, to_nifti
-from nnunetv2_malenia.inference.input_checks import replace_non_finite
-from nnunetv2_malenia.volumes import InputError
+from nnunetv2_malenia.volumes import (
+    InputError,
+    Volume,
+    grid_difference,
+    open_volume,
+    ras_affine,
+    replace_non_finite,
+    turned,
+)
 
 BODY_HU = -500.0  # skin lies above it, air below
 ROOM_HU = -950.0  # lung lies above it, the air around a patient below
@@ -63,41 +67,26 @@ def read_pictured(
     MHA; the image may be a folder with a DICOM series. Raises InputError when one cannot be read or masks lie on
     another grid than the image.
     """
-    stored = _read(image_file)
-    labels = _read(label_map) if set(query_ids) - set(mask_files) else None
+    image = open_volume(image_file, image_file.name)
+    affine = ras_affine(image.affine, image.shape)
+    labels = _labels(label_map, image) if set(query_ids) - set(mask_files) else None
     masks = {}
     for query_id in query_ids:
-        mask = labels if query_id not in mask_files else _read(mask_files[query_id])
-        if mask.shape != stored.shape:
-            raise InputError(
-                f"{label_map.name}: has shape {mask.shape}, the image {stored.shape}; predict the case anew"
-            )
-        voxels = np.asarray(mask.dataobj)
-        is_own = query_id in mask_files or numbers_lesions
-        voxels = voxels > 0 if is_own else voxels == query_id
+        is_own = query_id in mask_files
+        voxels = _labels(mask_files[query_id], image) if is_own else labels
+        voxels = voxels > 0 if is_own or numbers_lesions else voxels == query_id
         if voxels.any():
-            masks[query_id] = _turned(voxels.astype(np.uint8), stored.affine).dataobj.astype(bool)
-    turned = _turned(stored.get_fdata(dtype=np.float32), stored.affine)
-    image = np.asarray(turned.dataobj)
-    replace_non_finite(image_file.name, image)
-    return Pictured(image, masks, turned.affine, is_ct=bool(image.min() < AIR_HU))
+            masks[query_id] = turned(voxels, image.affine, affine)
+    voxels = np.array(turned(image.voxels(), image.affine, affine), dtype=np.float32)
+    replace_non_finite(image_file.name, voxels)
+    return Pictured(voxels, masks, affine, is_ct=bool(voxels.min() < AIR_HU))
 
 
-def _turned(voxels: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
-    return nib.as_closest_canonical(nib.Nifti1Image(voxels, affine))
-
-
-def _read(path: Path) -> nib.Nifti1Image:
-    try:
-        if path.name.endswith(NIFTI_ENDINGS) and not path.is_dir():
-            return nib.funcs.squeeze_image(nib.load(path))
-        with tempfile.TemporaryDirectory(prefix="malenia_") as folder:
-            target = Path(folder) / "image.nii"
-            to_nifti(path, target)
-            image = nib.load(target)
-            return nib.funcs.squeeze_image(nib.Nifti1Image(np.asarray(image.dataobj), image.affine))
-    except (ImageFileError, OSError) as error:
-        raise InputError(f"{path.name}: cannot be read for the report ({error})") from error
+def _labels(path: Path, image: Volume) -> np.ndarray:
+    mask = open_volume(path, path.name)
+    if difference := grid_difference(mask, image):
+        raise InputError(f"{difference}; predict the case anew")
+    return mask.labels()
 
 
 def cropped_to_body(case: Pictured) -> Pictured:

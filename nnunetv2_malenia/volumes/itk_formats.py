@@ -28,7 +28,7 @@ from nnunetv2_malenia.volumes.volume import (
 
 LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MAX_HEADER = 2**20
-_BLOCK = 2**20
+_BLOCK = 2**16  # inflates to 64 MiB at most
 _INTENSITY = "ElementToIntensityFunction"  # a scale of MHA that SimpleITK leaves out
 
 

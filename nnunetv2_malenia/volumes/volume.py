@@ -66,6 +66,10 @@ class Volume(ABC):
     def verify(self) -> None:
         """Check every byte of the file, as `voxels` does, and keep none."""
 
+    def extensions(self) -> bytes:
+        """What a NIfTI file has between header and voxels; empty for other files."""
+        return b""
+
     def labels(self) -> np.ndarray:
         """The voxels as integers, for label maps and masks. Raises InputError if they are none."""
         voxels = self.voxels()

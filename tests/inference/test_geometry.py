@@ -98,7 +98,7 @@ def test_sides_that_are_a_guess_are_told_and_refused_where_a_query_names_one(tmp
     preparation = tiny_preparation()
     assert "left and right are a guess" in preparation({0: path}).warnings[0]
     asked = type(preparation)(*(getattr(preparation, name) for name in list(preparation.__dict__)[:4]), names_side=True)
-    assert "left and right are a guess, and a query names a side" in asked({0: path}).fault
+    assert "does not say where left and right are, and a query names a side" in asked({0: path}).fault
     assert asked({0: save_ct(tmp_path / "b.nii.gz")}).fault is None
 
 

@@ -234,5 +234,5 @@ def test_organs_on_another_grid_are_refused(tmp_path):
     moved[2, 3] += 10
     image = read_volume(store(before, GRID.affine, "RAS", tmp_path / "a.nii.gz"))
     segmentation = read_volume(store(organs, moved, "RAS", tmp_path / "b.nii.gz"))
-    with pytest.raises(PhantomError, match=r"b\.nii\.gz: not on the grid of .*a\.nii\.gz"):
+    with pytest.raises(PhantomError, match=r"b\.nii\.gz lies up to 10 mm off .*a\.nii\.gz; resample the organs"):
         insert_lesions(image, segmentation, NAMES, parse_table({"lesions": {"lesion": PLAIN}}), "a")

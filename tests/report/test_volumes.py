@@ -5,6 +5,7 @@ import gzip
 import nibabel as nib
 import numpy as np
 import pytest
+from header_faults import REFUSED, with_fault, write_mha, write_nrrd
 from oriented import AXIS_ORDERS, middle_ras, store
 from scipy import ndimage
 
@@ -174,9 +175,30 @@ def test_a_label_map_of_lesions_is_the_one_query_s_mask(tmp_path):
     assert read_pictured(*paths, {}, [1], numbers_lesions=True).masks[1].sum() == mask.sum()
 
 
+@pytest.mark.parametrize("write", [write_nrrd, write_mha])
+def test_a_sheared_image_of_any_format_is_shown_where_its_mask_is(write, tmp_path):
+    image, mask = body_with_bright_lesion()
+    sheared = AFFINE.copy()
+    sheared[1, 2] = 5 * np.tan(np.radians(20))
+    image_file = write(tmp_path / f"i.{write.__name__[6:]}", image.transpose(2, 1, 0), sheared)
+    case = read_pictured(image_file, store(mask, sheared, "RAS", tmp_path / "m.nii.gz"), {}, [1])
+    assert np.allclose(case.affine, sheared)
+    assert ((case.image == 600) == case.masks[1]).all()
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_header_without_sense_is_refused(fault, tmp_path):
+    image, mask = body_with_bright_lesion()
+    whole = store(mask, AFFINE, "RAS", tmp_path / "m.nii.gz")
+    bad = with_fault(tmp_path / "bad.nii.gz", image.transpose(2, 1, 0), AFFINE, fault)
+    for files in ((bad, whole), (whole, bad)):
+        with pytest.raises(InputError, match=r"bad\.nii\.gz"):
+            read_pictured(*files, {}, [1])
+
+
 def test_a_mask_on_another_grid_is_refused(tmp_path):
     image, mask = body_with_bright_lesion()
     paths = store(image, AFFINE, "RAS", tmp_path / "i.nii.gz"), store(mask[1:], AFFINE, "RAS", tmp_path / "m.nii.gz")
 
-    with pytest.raises(InputError, match=r"m.nii.gz: has shape \(30, 22, 11\), the image \(30, 22, 12\)"):
+    with pytest.raises(InputError, match=r"m.nii.gz is of shape \(30, 22, 11\), i.nii.gz of \(30, 22, 12\); predict"):
         read_pictured(*paths, {}, [1])
