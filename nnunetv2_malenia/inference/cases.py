@@ -59,7 +59,7 @@ def check_output_folder(folder: Path, source: Path) -> None:
     """Raise PredictionError for an output folder that cannot be meant."""
     if folder.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise PredictionError(f"{folder} holds the images, which results could overwrite; choose another -o")
-    if folder.name.endswith((*NIFTI_ENDINGS, *OTHER_ENDINGS)) and not folder.is_dir():
+    if folder.name.endswith(ENDINGS) and not folder.is_dir():
         raise PredictionError(f"{folder} is named like an image, and -o takes a folder; give e.g. -o answers")
     if folder.exists() and not folder.is_dir():
         raise PredictionError(f"{folder} is a file, and -o takes a folder; choose another name")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +16,8 @@ from nnunetv2_malenia.inference.answers import Answers, CaseAnswers
 from nnunetv2_malenia.inference.dicom_seg import write_dicom_seg
 from nnunetv2_malenia.inference.findings import CaseFindings
 from nnunetv2_malenia.inference.geometry import as_stored
-from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS
-from nnunetv2_malenia.inference.input_checks import open_nifti
 from nnunetv2_malenia.inference.preparation import PreparedCase
 from nnunetv2_malenia.inference.reading import SimilarityMap
-from nnunetv2_malenia.volumes import InputError
 
 
 @dataclass(frozen=True)
@@ -98,8 +94,9 @@ class CaseExport:
     def _writes(self, answers: Answers, properties: dict) -> Iterator[Callable[[str], object]]:
         """What writes each of the case's files but CASE.json, in the order of `OutputOptions.file_names`."""
         masks = answers.masks.astype(np.uint8) if self.options.save_masks else ()
+        writer = properties["writer"]()
         for voxels in (answers.label_map, *masks):
-            yield partial(_write_segmentation, voxels=voxels, properties=properties)
+            yield partial(writer.write_seg, voxels, properties=properties)
         if self.options.save_probabilities:
             arrays = {"probabilities": answers.probabilities, "affine_xyz_ras": answers.affine}
             yield lambda place: np.savez_compressed(place, **arrays)
@@ -112,19 +109,6 @@ class CaseExport:
                 queries=self.answers.queries,
                 asked_sha256=self.asked_sha256,
             )
-
-
-def _write_segmentation(place: str, *, voxels: np.ndarray, properties: dict) -> None:
-    """Store (Z, Y, X) integers in the image's own geometry. Raises OSError if the file did not become whole.
-
-    SimpleITK says nothing when the disk is full while it writes NIfTI.
-    """
-    properties["writer"]().write_seg(voxels, place, properties)
-    if place.endswith(NIFTI_ENDINGS):
-        try:
-            open_nifti(Path(place))
-        except InputError:
-            raise OSError(errno.ENOSPC, "not written whole; is the disk full?", Path(place).name) from None
 
 
 def read_findings(path: Path) -> CaseFindings | None:
