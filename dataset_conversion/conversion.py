@@ -6,24 +6,17 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_malenia.attributes.schema import AttributeTable
-from nnunetv2_malenia.dataset_conversion.checks import (
-    MAX_LABELS,
-    CaseFaultError,
-    check_same_grid,
-    read_image_header,
-    read_mask,
-)
+from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable, has_laterality
+from nnunetv2_malenia.dataset_conversion.checks import MAX_LABELS, check_same_grid, open_image, read_mask
 from nnunetv2_malenia.dataset_conversion.nifti_files import write_mask, write_volumes, written_beside
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import (
     TRAINING,
@@ -32,6 +25,8 @@ from nnunetv2_malenia.dataset_conversion.nnunet_raw import (
 )
 from nnunetv2_malenia.dataset_conversion.sources import ConversionError, SourceFile
 from nnunetv2_malenia.dataset_conversion.summary import CaseSummary, Summary, count_lesions
+from nnunetv2_malenia.volumes import InputError
+from nnunetv2_malenia.volumes.nifti import NiftiVolume
 
 SUMMARY_NAME = "conversion_summary.json"
 NO_TYPES = ("background", "ignore")
@@ -96,10 +91,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Examined:
-    """A case whose files are as they should be. headers: one an image file; voxels, lesions: what its mask shows."""
+    """A case whose files are as they should be. images: one an image file; voxels, lesions: what its mask shows."""
 
     case: Case
-    headers: tuple[nib.Nifti1Header, ...]
+    images: tuple[NiftiVolume, ...]
     voxels: Mapping[str, int]
     lesions: Mapping[str, int]
 
@@ -130,8 +125,8 @@ def examine(plan: Plan, options: Options) -> tuple[list[Examined], list[Fault]]:
     examined, faults = [], list(plan.faults)
     for case in tqdm(plan.cases, desc="checking", unit="case", disable=None):
         try:
-            examined.append(_examine(case, len(plan.channel_names), plan.lesions))
-        except CaseFaultError as error:
+            examined.append(_examine(case, plan))
+        except InputError as error:
             faults.append(Fault(case.case_id, str(error)))
     num_cases = len({case.case_id for case in plan.cases} | {fault.case_id for fault in faults})
     if faults and not options.skip_bad:
@@ -141,21 +136,33 @@ def examine(plan: Plan, options: Options) -> tuple[list[Examined], list[Fault]]:
     return examined, faults
 
 
-def _examine(case: Case, num_channels: int, lesions: frozenset[str]) -> Examined:
-    headers = tuple(read_image_header(file, num_channels // len(case.images)) for file in case.images)
-    for header in headers[1:]:
-        check_same_grid(headers[0], header)
+def _examine(case: Case, plan: Plan) -> Examined:
+    volumes = len(plan.channel_names) // len(case.images)
+    images = tuple(open_image(file, volumes) for file in case.images)
+    for image in images[1:]:
+        check_same_grid(images[0], image)
+    if not images[0].tells_sides and has_laterality(_attributes(case, plan)):
+        raise InputError(
+            f"{images[0].name}: the header does not say where left and right are, and attributes name a side; convert "
+            "the image again"
+        )
     if case.mask is None:
-        return Examined(case, headers, {}, {})
+        return Examined(case, images, {}, {})
     mask = read_mask(case.mask, case.names)
-    check_same_grid(headers[0], mask.header)
+    check_same_grid(images[0], mask.volume)
     shown = {value: name for value, name in case.names.items() if value and mask.counts[value]}
     return Examined(
         case,
-        headers,
+        images,
         voxels={name: int(mask.counts[value]) for value, name in shown.items()},
-        lesions={name: count_lesions(mask.voxels, value) for value, name in shown.items() if name in lesions},
+        lesions={name: count_lesions(mask.voxels, value) for value, name in shown.items() if name in plan.lesions},
     )
+
+
+def _attributes(case: Case, plan: Plan) -> Iterator[AspectValues]:
+    """What the tables say of the lesion types that the case's mask may show."""
+    for table in plan.tables.values():
+        yield from (table.attributes_of(name, case.case_id) for name in case.names.values() if table.find(name))
 
 
 def store(plan: Plan, examined: Sequence[Examined], faults: Sequence[Fault], options: Options) -> Summary:
@@ -187,27 +194,26 @@ def _store(dataset: RawDataset, examined: Examined, labels: Mapping[str, Mapping
     case = examined.case
     paths = [dataset.image_path(case.case_id, case.part, channel) for channel in range(dataset.num_channels)]
     per_file = len(paths) // len(case.images)
-    for i, (file, header) in enumerate(zip(case.images, examined.headers, strict=True)):
+    for i, (file, image) in enumerate(zip(case.images, examined.images, strict=True)):
         places = paths[i * per_file : (i + 1) * per_file]
         if not all(path.exists() for path in places):
-            _store_image(file, header, places, options)
+            _store_image(file, image, places, options)
     mask_path = dataset.mask_path(case.case_id, case.part)
     if case.mask and not mask_path.exists():
         with written_beside(mask_path) as beside:
-            voxels = read_mask(case.mask, case.names).voxels
-            write_mask(_renumbered(voxels, case.names, labels[case.part]), examined.headers[0], beside)
+            voxels = _renumbered(read_mask(case.mask, case.names).voxels, case.names, labels[case.part])
+            write_mask(voxels, examined.images[0], beside)
     dataset.count(case.case_id, case.part)
 
 
-def _store_image(file: SourceFile, header: nib.Nifti1Header, paths: Sequence[Path], options: Options) -> None:
-    """Link or copy a 3-D image; nnU-Net reads no other, so a 4-D one becomes a file per volume."""
+def _store_image(file: SourceFile, image: NiftiVolume, paths: Sequence[Path], options: Options) -> None:
+    """Link or copy an image that nnU-Net reads as it is; others, and 4-D ones, become a file per volume."""
     with ExitStack() as stack:
         beside = [stack.enter_context(written_beside(path)) for path in paths]
-        if len(header.get_data_shape()) == 3:
+        if image.is_plain:
             file.place(beside[0], copy=options.copy)
         else:
-            with file.open() as raw:
-                write_volumes(raw, beside)
+            write_volumes(image, beside)
 
 
 def _renumbered(voxels: np.ndarray, names: Mapping[int, str], labels: Mapping[str, int]) -> np.ndarray:
@@ -232,12 +238,17 @@ def _summarise(plan: Plan, examined: Sequence[Examined], faults: Sequence[Fault]
         cases=cases,
         apart={case_id: why for case_id, why in plan.apart.items() if case_id in cases},
         left_out=dict(faults),
-        notes=plan.notes,
+        notes=(*plan.notes, *_notes(examined)),
     )
 
 
+def _notes(examined: Sequence[Examined]) -> list[str]:
+    guesses = [each.case.case_id for each in examined if not each.images[0].tells_sides]
+    return [f"left and right are a guess in {len(guesses)} images, the first is {guesses[0]}"] if guesses else []
+
+
 def _volumes_ml(examined: Examined) -> dict[str, float]:
-    voxel_ml = abs(np.linalg.det(examined.headers[0].get_best_affine()[:3, :3])) / 1000
+    voxel_ml = abs(np.linalg.det(examined.images[0].affine[:3, :3])) / 1000
     return {name: round(count * voxel_ml, 3) for name, count in examined.voxels.items()}
 
 

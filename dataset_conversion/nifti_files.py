@@ -7,24 +7,19 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
-from typing import BinaryIO
 
-import nibabel as nib
 import numpy as np
 
+from nnunetv2_malenia.volumes import write_volume
+from nnunetv2_malenia.volumes.nifti import NiftiVolume
+
 FILE_ENDING = ".nii.gz"
-_BLOCK = 2**20
 
 
 def write_nifti(array: np.ndarray, affine: np.ndarray, path: str | os.PathLike[str]) -> None:
     """Store a (Z, Y, X) array; affine: (4, 4), voxel indices x, y, z to RAS+ millimetres. The dtype is kept."""
-    image = nib.Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), affine)
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    image.header.set_xyzt_units("mm")
-    nib.save(image, path)
+    write_volume(array.transpose(2, 1, 0), affine, path)
 
 
 def link_or_copy(source: Path, place: Path, *, copy: bool = False) -> None:
@@ -54,35 +49,24 @@ def written_beside(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def write_mask(voxels: np.ndarray, image: nib.Nifti1Header, path: Path) -> None:
-    """Store an (X, Y, Z) uint8 label map with the geometry of the image it belongs to, field by field."""
-    header = image.copy()
-    header.extensions.clear()
-    header.set_data_dtype(np.uint8)
-    header.set_data_shape(voxels.shape)
-    header["cal_min"] = header["cal_max"] = 0
-    nib.save(nib.Nifti1Image(voxels, image.get_best_affine(), header), path)
+def write_mask(voxels: np.ndarray, image: NiftiVolume, path: Path) -> None:
+    """Store an (X, Y, Z) label map with the geometry of the image it belongs to, field by field."""
+    write_volume(voxels, image.affine, path, image.header)
 
 
-def write_volumes(file: BinaryIO, paths: Sequence[Path]) -> None:
-    """Store each volume of a gzipped 4-D NIfTI file as a 3-D file; voxels pass through unread, block by block."""
-    with gzip.GzipFile(fileobj=file) as stream:
-        header = nib.Nifti1Header.from_fileobj(stream)
-        stream.seek(int(header["vox_offset"]))
-        shape = header.get_data_shape()[:3]
-        header.extensions.clear()
-        header.set_data_shape(shape)
-        header["vox_offset"] = 0  # nibabel then writes where its own header ends
-        for path in paths:
-            with gzip.open(path, "wb", compresslevel=1) as out:
-                header.write_to(out)
-                _copy_bytes(stream, out, prod(shape) * header.get_data_dtype().itemsize)
-
-
-def _copy_bytes(stream: BinaryIO, out: BinaryIO, count: int) -> None:
-    while count:
-        block = stream.read(min(count, _BLOCK))
-        if not block:
-            raise EOFError(f"a volume ends {count} bytes early; download the file again")
-        out.write(block)
-        count -= len(block)
+def write_volumes(image: NiftiVolume, paths: Sequence[Path]) -> None:
+    """Store each volume of an image as a 3-D file that nibabel reads; voxels pass through unread, block by block."""
+    header = image.header.copy()
+    header.set_data_shape(image.shape)
+    header["vox_offset"] = 0  # nibabel then writes where its own header ends
+    blocks, pending = image.blocks(), b""
+    for path in paths:
+        left = image.length // len(paths)
+        with gzip.open(path, "wb", compresslevel=1) as out:
+            header.write_to(out)
+            while left:
+                pending = pending or next(blocks)
+                out.write(pending[:left])
+                left, pending = max(0, left - len(pending)), pending[left:]
+    for _ in blocks:  # to the end, where the checksum is
+        pass

@@ -91,7 +91,8 @@ class NiftiVolume(Volume):
         with faults_of(self.name, "NIfTI"), _decompressed(self.file) as stream:
             stream.seek(int(self.header["vox_offset"]))
             while left:
-                if not (block := stream.read(min(left, _BLOCK))):
+                block = stream.read(min(left, _BLOCK))
+                if len(block) < min(left, _BLOCK):
                     raise EOFError("it ends before its last voxel")
                 left -= len(block)
                 yield block

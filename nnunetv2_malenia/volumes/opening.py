@@ -52,7 +52,6 @@ def write_volume(
         return
     if header is not None:
         header = header.copy()
-        header.extensions.clear()
         header["cal_min"] = header["cal_max"] = 0
         header.set_data_dtype(voxels.dtype)
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
