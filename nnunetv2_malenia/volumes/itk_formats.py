@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from nnunetv2_malenia.volumes.dicom import read_series
 from nnunetv2_malenia.volumes.errors import InputError
 from nnunetv2_malenia.volumes.volume import (
+    MAX_DEFLATION,
     SIDES_ARE_A_GUESS,
     Volume,
     checked_affine,
@@ -102,35 +103,26 @@ class ItkVolume(Volume):
 
 def open_itk(path: Path, name: str) -> ItkVolume:
     """Read the header of an NRRD or MHA file. Raises InputError as `open_nifti` does, and for voxels elsewhere."""
-    form = _FORMATS[path.suffix]
-    with faults_of(name, path.suffix[1:].upper()), path.open("rb") as file:
+    form, kind = _FORMATS[path.suffix], path.suffix[1:].upper()
+    with faults_of(name, kind), path.open("rb") as file:
         start = file.read(_MAX_HEADER)
         if not (end := form.end.search(start)):
             raise EOFError("its header has no end")
         stored = file.seek(0, 2) - end.end()
     header = start[: end.end()].decode("utf-8", "replace").replace("\r", "")
-    if form.has(header, form.elsewhere):
-        raise InputError(f"{name}: its voxels are in another file; store header and voxels in one file")
-    for key, neutral in ((f"{_INTENSITY}Slope", 1), (f"{_INTENSITY}Offset", 0)):
-        if form.has(header, key) and not form.has(header, rf"{key} *= *{neutral}(?:\.0*)?\s*$"):
-            raise InputError(f"{name}: intensities are to be scaled by its {key}; store them scaled")
-    if not form.has(header, form.spacing):
-        raise InputError(f"{name}: its header gives no spacing; export the image again")
+    _check_text(name, form, header)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(form.image_io)
     reader.SetFileName(str(path))
     with _itk_faults_of(name):
         reader.ReadImageInformation()
-    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    bits = re.fullmatch(r"(?:vector of )?(\d+)-bit (?:un)?(?:signed integer|float)", kind)
-    if not bits or reader.GetNumberOfComponents() != 1:
-        raise InputError(f"{name}: voxels of type {kind}; store intensities as real numbers")
-    shape = checked_shape(name, reader.GetSize())
-    length = prod(reader.GetSize()) * int(bits[1]) // 8
+    shape, itemsize = checked_shape(name, reader.GetSize()), _itemsize(name, reader)
+    length = prod(reader.GetSize()) * itemsize
     is_compressed = form.has(header, form.compressed)
     is_text = form.has(header, r"encoding: *(?:text|txt|ascii|hex)|BinaryData *= *F")  # of a character a voxel or more
-    if stored * (1032 if is_compressed else int(bits[1]) // 8 if is_text else 1) < length:
-        raise InputError(f"{name}: the file is damaged (it ends before its last voxel); export or copy it again")
+    with faults_of(name, kind):
+        if stored * (MAX_DEFLATION if is_compressed else itemsize if is_text else 1) < length:
+            raise EOFError("it ends before its last voxel")
     affine = checked_affine(name, itk_affine(reader.GetDirection(), reader.GetSpacing(), reader.GetOrigin()))
     tells_sides = form.has(header, form.sides)
     doubts = doubts_about_grid(shape, affine)
@@ -140,6 +132,26 @@ def open_itk(path: Path, name: str) -> ItkVolume:
         doubts.append("the header gives other units than mm; the spacing is taken as millimetres")
     return ItkVolume(name, shape, affine, tuple(doubts), tells_sides, path, form.image_io, end.end(), length,
                      is_compressed)  # fmt: skip
+
+
+def _check_text(name: str, form: _Format, header: str) -> None:
+    """Raise InputError for a header that gives no spacing, or asks for what SimpleITK does not do."""
+    if form.has(header, form.elsewhere):
+        raise InputError(f"{name}: its voxels are in another file; store header and voxels in one file")
+    for key, neutral in ((f"{_INTENSITY}Slope", 1), (f"{_INTENSITY}Offset", 0)):
+        if form.has(header, key) and not form.has(header, rf"{key} *= *{neutral}(?:\.0*)?\s*$"):
+            raise InputError(f"{name}: intensities are to be scaled by its {key}; store them scaled")
+    if not form.has(header, form.spacing):
+        raise InputError(f"{name}: its header gives no spacing; export the image again")
+
+
+def _itemsize(name: str, reader: sitk.ImageFileReader) -> int:
+    """Bytes of a voxel. Raises InputError unless it is one real number."""
+    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    bits = re.fullmatch(r"(?:vector of )?(\d+)-bit (?:un)?(?:signed integer|float)", kind)
+    if not bits or reader.GetNumberOfComponents() != 1:
+        raise InputError(f"{name}: voxels of type {kind}; store intensities as real numbers")
+    return int(bits[1]) // 8
 
 
 def itk_affine(direction: Sequence[float], spacing: Sequence[float], origin: Sequence[float]) -> np.ndarray:

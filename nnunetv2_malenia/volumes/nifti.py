@@ -21,6 +21,7 @@ from nibabel.volumeutils import apply_read_scaling
 from nnunetv2_malenia.volumes.errors import InputError
 from nnunetv2_malenia.volumes.volume import (
     GRID_TOLERANCE,
+    MAX_DEFLATION,
     SIDES_ARE_A_GUESS,
     Volume,
     checked_affine,
@@ -33,7 +34,6 @@ from nnunetv2_malenia.volumes.volume import (
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 ZOOM_TOLERANCE = 0.01  # share by which voxel sizes may differ from those of the affine
 MAX_QUATERNION_EXCESS = 2e-3  # of the squared length over 1: rounding to three digits stays below it
-MAX_DEFLATION = 1032  # times that deflate can make data smaller
 _REAL_NUMBERS = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}  # codes of integers and floats of 8 to 64 bits
 _UNITS = {1: "metres", 3: "micrometres"}
 _BLOCK = 2**20
@@ -43,8 +43,8 @@ _MAX_EXTENSIONS = 2**20
 class NamedFile(Protocol):
     """A file on disk or in an archive. name: what a user finds it by; open: its bytes, seekable."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
+
     def open(self) -> AbstractContextManager[BinaryIO]: ...
 
 

@@ -17,6 +17,7 @@ from nnunetv2_malenia.volumes.errors import InputError
 
 GRID_TOLERANCE = 0.1  # of the smallest voxel edge: how far apart the corners of two grids may lie
 ORTHONORMAL_TOLERANCE = 1e-4
+MAX_DEFLATION = 1032  # times that gzip can make data smaller
 _LEAST_DETERMINANT = 1e-3  # of the axes' directions: below, they lie in one plane
 _MOST_MM = 1e9
 SIDES_ARE_A_GUESS = "left and right are a guess"
@@ -25,12 +26,9 @@ SIDES_ARE_A_GUESS = "left and right are a guess"
 class Placed(Protocol):
     """Voxels with a place. name: for messages; shape: (X, Y, Z); affine: (4, 4), voxel indices to RAS millimetres."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def affine(self) -> np.ndarray: ...
+    name: str
+    shape: tuple[int, ...]
+    affine: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)

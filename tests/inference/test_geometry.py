@@ -6,8 +6,11 @@ import header_faults as faults
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_model import AFFINE, save_ct, tiny_ct, tiny_preparation
+from tiny_model import AFFINE, bright_is_lesion, save_ct, tiny_ct, tiny_preparation, write_tiny_model
 
+from nnunetv2_malenia.attributes.schema import AttributeTable
+from nnunetv2_malenia.inference.export import read_findings
+from nnunetv2_malenia.inference.predictor import MaleniaPredictor
 from nnunetv2_malenia.volumes import grid_difference, open_volume
 
 READERS = ("NibabelIO", "NibabelIOWithReorient", "SimpleITKIO", "SimpleITKIOWithReorient")
@@ -118,3 +121,34 @@ def test_channels_that_differ_by_rounding_are_read_on_the_first_ones_grid(tmp_pa
         case = tiny_preparation(num_channels=2, reader=reader)(files)
         assert case.fault is None
         assert case.data.shape[0] == 2
+
+
+def test_a_run_answers_what_it_can_puts_it_in_its_place_and_names_the_rest(tmp_path):
+    model = write_tiny_model(tmp_path / "model")
+    predictor = MaleniaPredictor.from_model_folder(model, device="cpu", use_mirroring=False)
+    lesions = {"kidney tumor": {"location": "left kidney"}, "liver cyst": {"location": "liver"}}
+    predictor.ask(AttributeTable(lesions=lesions))
+    bright_is_lesion(predictor)
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    ct = tiny_ct()
+    ct[3:6, 7:9, 2:5] = 300
+    tilted = [write(images / f"tilted_{ending[1:4]}{ending}", ct, SHEARED) for ending, write in WRITERS.items()]
+    faults.with_fault(images / "colours.nii.gz", tiny_ct(), AFFINE, "colours")
+    faults.with_fault(images / "datatype.nii.gz", tiny_ct(), AFFINE, "datatype 0")
+    faults.without_form_codes(images / "guess.nii.gz", tiny_ct(), AFFINE)
+    run = predictor.predict_cases(images, out, num_processes_preprocessing=0, num_processes_export=0)
+    assert {case: reason.partition(": ")[0] for case, reason in run.failed.items()} == {
+        name: f"{name}.nii.gz" for name in ("colours", "datatype", "guess")
+    }
+    masks = [open_volume(out / f"{path.name.partition('.')[0]}.nii.gz") for path in tilted]
+    for mask in masks:
+        assert grid_difference(mask, open_volume(tilted[0])) is None
+        np.testing.assert_array_equal(mask.labels(), masks[0].labels())
+    assert masks[0].labels().any()
+    first, *others = [read_findings(out / f"{path.name.partition('.')[0]}.json").findings for path in tilted]
+    voxels = np.count_nonzero(masks[0].labels())
+    assert first[0].volume_ml == pytest.approx(voxels * np.linalg.det(SHEARED[:3, :3]) / 1000)
+    for findings in others:
+        assert findings[0].volume_ml == pytest.approx(first[0].volume_ml)
+        assert findings[0].lesions[0].centre.ras_mm == pytest.approx(first[0].lesions[0].centre.ras_mm, abs=1e-3)
