@@ -1,7 +1,7 @@
 """Volumes from disk: open, check and compare them, with the exact place of every voxel in the patient."""
 
 from nnunetv2_malenia.volumes.errors import InputError
-from nnunetv2_malenia.volumes.itk_formats import itk_affine
+from nnunetv2_malenia.volumes.itk_images import itk_affine
 from nnunetv2_malenia.volumes.nifti import NIFTI_ENDINGS
 from nnunetv2_malenia.volumes.opening import ENDINGS, open_volume, stem_of, write_volume
 from nnunetv2_malenia.volumes.orientation import ras_affine, turned, turned_affine

@@ -23,7 +23,7 @@ from nnunetv2_malenia.volumes.volume import (
     GRID_TOLERANCE,
     MAX_DEFLATION,
     SIDES_ARE_A_GUESS,
-    Volume,
+    StoredVolume,
     checked_affine,
     checked_shape,
     corner_distance_mm,
@@ -58,7 +58,7 @@ class FileOnDisk:
 
 
 @dataclass(frozen=True, eq=False)
-class NiftiVolume(Volume):
+class NiftiVolume(StoredVolume):
     """file: where it is; stored_shape: with axes beyond the third; nifti_header: one that nibabel takes as it is."""
 
     file: NamedFile
@@ -75,18 +75,7 @@ class NiftiVolume(Volume):
         is_nifti_1 = not isinstance(self.header, nib.Nifti2Header)
         return is_nifti_1 and self.stored_shape == self.shape and not self.doubts and not self.has_extensions
 
-    def voxels(self) -> np.ndarray:
-        content = bytearray()  # grows with the file, whatever its header says
-        for block in self.blocks():
-            content += block
-        return self.scaled(content).reshape(self.shape, order="F")
-
-    def verify(self) -> None:
-        for _ in self.blocks():
-            pass
-
     def blocks(self) -> Iterator[bytes]:
-        """The voxels as they are stored, some at a time; to the end of the file, where gzip keeps its checksum."""
         left = self.length
         with faults_of(self.name, "NIfTI"), _decompressed(self.file) as stream:
             stream.seek(int(self.header["vox_offset"]))
@@ -105,7 +94,6 @@ class NiftiVolume(Volume):
         return prod(self.stored_shape) * self.header.get_data_dtype().itemsize
 
     def scaled(self, stored: bytes) -> np.ndarray:
-        """Stored voxels as an array of one axis, scaled as the header says."""
         voxels = np.frombuffer(stored, self.header.get_data_dtype())
         slope, inter = _scaling(self.header)
         if (slope, inter) != (1, 0):

@@ -9,11 +9,12 @@ import nibabel as nib
 import numpy as np
 
 from nnunetv2_malenia.volumes.errors import InputError
-from nnunetv2_malenia.volumes.itk_formats import ITK_ENDINGS, open_itk, open_series, write_itk
+from nnunetv2_malenia.volumes.itk_images import open_series, write_itk
 from nnunetv2_malenia.volumes.nifti import NIFTI_ENDINGS, FileOnDisk, open_nifti
+from nnunetv2_malenia.volumes.nrrd_mha import TEXT_ENDINGS, open_text_header
 from nnunetv2_malenia.volumes.volume import Volume, is_orthonormal
 
-ENDINGS = (*NIFTI_ENDINGS, *ITK_ENDINGS)
+ENDINGS = (*NIFTI_ENDINGS, *TEXT_ENDINGS)
 
 
 def open_volume(path: Path, name: str | None = None) -> Volume:
@@ -27,8 +28,8 @@ def open_volume(path: Path, name: str | None = None) -> Volume:
         return open_series(path, name)
     if path.name.endswith(NIFTI_ENDINGS):
         return open_nifti(FileOnDisk(path, name))
-    if path.name.endswith(ITK_ENDINGS):
-        return open_itk(path, name)
+    if path.name.endswith(TEXT_ENDINGS):
+        return open_text_header(path, name)
     raise InputError(f"{name}: ends in none of {', '.join(ENDINGS)}; convert it to one of these")
 
 
@@ -47,7 +48,7 @@ def write_volume(
     makes of the header; without one, sform and qform are the affine.
     """
     path = str(path)
-    if path.endswith(ITK_ENDINGS):
+    if path.endswith(TEXT_ENDINGS):
         write_itk(voxels, affine, path)
         return
     if header is not None:

@@ -80,6 +80,28 @@ class Volume(ABC):
         return whole
 
 
+class StoredVolume(Volume):
+    """A volume in one file."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[bytes]:
+        """The voxels as they are stored, some at a time; to the end of the file, where checksums are."""
+
+    @abstractmethod
+    def scaled(self, stored: bytes) -> np.ndarray:
+        """Stored voxels as an array of one axis, scaled as the header says."""
+
+    def voxels(self) -> np.ndarray:
+        content = bytearray()  # grows with the file, whatever its header says
+        for block in self.blocks():
+            content += block
+        return self.scaled(content).reshape(self.shape, order="F")
+
+    def verify(self) -> None:
+        for _ in self.blocks():
+            pass
+
+
 def checked_affine(name: str, affine: np.ndarray) -> np.ndarray:
     """Raise InputError unless the affine gives every voxel a place of its own."""
     is_sane = bool((np.abs(affine) < _MOST_MM).all())  # not with NaN either

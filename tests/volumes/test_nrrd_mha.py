@@ -1,4 +1,4 @@
-"""NRRD and MHA are the same volume in the same place as NIfTI, sheared or not; what SimpleITK lets pass is refused."""
+"""NRRD and MHA are the same volume in the same place as NIfTI, sheared or not, and as SimpleITK has it."""
 
 from itertools import permutations, product
 
@@ -7,8 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from nnunetv2_malenia.volumes import InputError, grid_difference, open_volume, write_volume
+from nnunetv2_malenia.volumes import InputError, grid_difference, itk_affine, open_volume, write_volume
 
 SHEARED = np.array([[2.0, 0.1, 0, -20.123456789], [0, 2.0, 1.2, 10], [0.3, 0, 3.0, 30], [0, 0, 0, 1]])
 AFFINE = np.diag([2.0, 2, 3, 1])
@@ -119,7 +121,7 @@ def test_voxels_in_another_file_are_not_gone_after(tmp_path):
     assert "in another file" in refusal(faults.write_mha(tmp_path / "a.mha", VOXELS, AFFINE, data="b.raw"))
 
 
-def test_a_scale_that_simpleitk_leaves_out_is_refused(tmp_path):
+def test_a_scale_that_would_be_left_out_is_refused(tmp_path):
     slope = "ElementToIntensityFunctionSlope = {}\n"
     open_volume(faults.write_mha(tmp_path / "a.mha", VOXELS, AFFINE, more=slope.format(1)))
     said = refusal(faults.write_mha(tmp_path / "a.mha", VOXELS, AFFINE, more=slope.format(2.5)))
@@ -130,7 +132,7 @@ def test_a_scale_that_simpleitk_leaves_out_is_refused(tmp_path):
 def test_more_than_one_volume_colours_and_planes_are_refused(tmp_path, ending):
     for array, is_vector, said in (
         (np.zeros((2, 3, 4, 5), np.int16), False, "4-D"),
-        (np.zeros((3, 4, 5, 3), np.uint8), True, "vector of 8-bit"),
+        (np.zeros((3, 4, 5, 3), np.uint8), True, "3 values a voxel"),
         (np.zeros((4, 5), np.int16), False, "2-D"),
     ):
         sitk.WriteImage(sitk.GetImageFromArray(array, isVector=is_vector), str(tmp_path / f"a{ending}"))
@@ -163,6 +165,41 @@ def test_a_header_without_sense_is_refused_in_one_line(tmp_path, ending, old, ne
     assert old in content
     path.write_bytes(content.replace(old, new))
     refusal(path)
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"])
+def test_what_simpleitk_writes_is_read_as_simpleitk_reads_it(tmp_path, dtype, compressed, ending):
+    image = sitk.GetImageFromArray(VOXELS.astype(dtype) % 100)
+    image.SetSpacing((0.7, 0.8, 2.5))
+    image.SetOrigin((1.5, -20.123456789, 300))
+    image.SetDirection(nib.eulerangles.euler2mat(0.1, 0.2, 0.05).ravel().tolist())
+    sitk.WriteImage(image, str(tmp_path / f"a{ending}"), compressed)
+    volume, image = open_volume(tmp_path / f"a{ending}"), sitk.ReadImage(str(tmp_path / f"a{ending}"))
+    np.testing.assert_array_equal(volume.voxels().T, sitk.GetArrayFromImage(image))
+    assert volume.voxels().dtype == dtype
+    expected = itk_affine(image.GetDirection(), image.GetSpacing(), image.GetOrigin())
+    np.testing.assert_allclose(volume.affine, expected, atol=1e-9)
+    assert (volume.doubts, volume.tells_sides) == ((), True)
+
+
+EDITS = st.tuples(st.integers(0, 400), st.integers(0, 9), st.sampled_from([b"", b"0", b"-1", b"nan", b"1e300", b"\n"]))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(ending=st.sampled_from(list(WRITERS)), edits=st.lists(EDITS, min_size=1, max_size=4))
+def test_any_header_is_read_or_refused(tmp_path, ending, edits):
+    path = WRITERS[ending](tmp_path / f"a{ending}", VOXELS, AFFINE)
+    content = bytearray(path.read_bytes())
+    for place, length, new in edits:
+        content[place : place + length] = new
+    path.write_bytes(content)
+    try:
+        volume = open_volume(path)
+        assert volume.voxels().shape == volume.shape
+    except InputError:
+        return
 
 
 def test_three_formats_of_one_grid_are_one_grid(tmp_path):
