@@ -239,7 +239,7 @@ def test_a_bed_that_cannot_be_made_is_told_before_anything_is_trained(tmp_path, 
     nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), organs)
     for options, message in (
         (["--kits", str(tmp_path / "none")], "none: no CASE/segmentation.nii.gz; give KiTS23's dataset folder"),
-        (["--ct", str(tmp_path / "none.nii.gz"), str(organs)], "none.nii.gz: no such file"),
+        (["--ct", str(tmp_path / "none.nii.gz"), str(organs)], "none.nii.gz: cannot be read (No such file"),
         (["--ct", str(organs), str(organs)], "organs.nii.gz: no names of organs in its header"),
     ):
         assert zero_shot(["smoke", "-o", str(tmp_path / "out"), *options]) == 1

@@ -24,8 +24,7 @@ from benchmarks.zero_shot.figures import collect, section
 from benchmarks.zero_shot.rows import MAIN_ROWS, ROWS, SIZES
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
 from nnunetv2_malenia.cli.numeric import count_from_zero
-from nnunetv2_malenia.files import write_json, write_text
-from nnunetv2_malenia.phantom.anatomy import PhantomError
+from nnunetv2_malenia.files import MaleniaError, write_json, write_text
 
 FIGURES, PAGE = "figures.json", "figures.md"
 
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int | None:
                 content = collect(folder, args.size)
                 write_json(folder / FIGURES, content)
                 write_text(folder / PAGE, "\n".join(section(content)))
-    except (BenchmarkError, PhantomError) as error:
+    except MaleniaError as error:
         return fail(str(error))
     print((folder / PAGE).read_text(encoding="utf-8"))
     print(f"written: {folder / FIGURES}")
