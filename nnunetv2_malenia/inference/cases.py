@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS, OTHER_ENDINGS, is_dicom_folder
+from nnunetv2_malenia.inference.image_formats import NIFTI_ENDINGS, OTHER_ENDINGS
 from nnunetv2_malenia.inference.model_folder import PredictionError
+from nnunetv2_malenia.volumes.dicom import is_dicom_folder
 
 RESERVED = ("queries", "run", "findings")  # names of a run's own files: a case's would overwrite them
 

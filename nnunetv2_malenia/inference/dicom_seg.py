@@ -11,9 +11,9 @@ import numpy as np
 
 from nnunetv2_malenia import __version__
 from nnunetv2_malenia.attributes.schema import LesionQuery
-from nnunetv2_malenia.inference.image_formats import series_files
 from nnunetv2_malenia.inference.model_folder import PredictionError
 from nnunetv2_malenia.volumes import InputError
+from nnunetv2_malenia.volumes.dicom import series_files
 
 PRODUCT = "nnunetv2_malenia"
 SERIES_NUMBER = 300  # behind those of scanners, for where a viewer sorts by it
