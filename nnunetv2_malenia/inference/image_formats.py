@@ -9,7 +9,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from nnunetv2_malenia.volumes import InputError
-from nnunetv2_malenia.volumes.dicom import read_series
+from nnunetv2_malenia.volumes.dicom import find_series, read_series
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 OTHER_ENDINGS = (".nrrd", ".mha")
@@ -21,7 +21,7 @@ def to_nifti(source: Path, target: Path) -> None:
     Raises InputError for a damaged file, a folder with several series, or a series that is no regular volume.
     """
     try:
-        image = read_series(source) if source.is_dir() else _read_file(source)
+        image = read_series(find_series(source, source.name)) if source.is_dir() else _read_file(source)
         sitk.WriteImage(image, str(target))
     except RuntimeError as error:
         why = str(error).strip().splitlines()[-1]
