@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 AXIAL = (1, 0, 0, 0, 1, 0)
 FEET_FIRST_PRONE = (1, 0, 0, 0, -1, 0)  # the slices' normal points to the feet
@@ -56,6 +56,47 @@ def write_ct_series(folder: Path, hounsfield: np.ndarray, orientation=AXIAL, spa
                 setattr(slice_, keyword, value)
         slice_.save_as(folder / f"{(5 * k) % 97:03d}.dcm", enforce_file_format=True)
     return folder
+
+
+def slices_of(folder: Path) -> list[Path]:
+    """The files of a series by slice position along z."""
+    return sorted(folder.iterdir(), key=lambda path: dcmread(path).ImagePositionPatient[2])
+
+
+def change(path: Path, **attributes) -> None:
+    """Set attributes of a DICOM file; None removes one."""
+    slice_ = dcmread(path)
+    for keyword, value in attributes.items():
+        delattr(slice_, keyword) if value is None else setattr(slice_, keyword, value)
+    slice_.save_as(path)
+
+
+def write_object(path: Path, sop_class: str, modality: str, **attributes) -> Path:
+    """A DICOM object without pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    thing = Dataset()
+    thing.file_meta = FileMetaDataset()
+    thing.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    thing.SOPClassUID, thing.SOPInstanceUID = sop_class, f"{SERIES_UID}.7000"
+    thing.Modality, thing.SeriesInstanceUID = modality, f"{SERIES_UID}.7"
+    for keyword, value in attributes.items():
+        setattr(thing, keyword, value)
+    thing.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_dicomdir(folder: Path) -> Path:
+    """A DICOMDIR that lists one series of CT images."""
+    record = Dataset()
+    record.DirectoryRecordType, record.Modality, record.SeriesInstanceUID = "SERIES", "CT", SERIES_UID
+    directory = Dataset()
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    directory.file_meta.MediaStorageSOPInstanceUID = f"{SERIES_UID}.8000"
+    directory.FileSetID, directory.DirectoryRecordSequence = "EXPORT", [record]
+    directory.save_as(folder / "DICOMDIR", enforce_file_format=True)
+    return folder / "DICOMDIR"
 
 
 def segment_points(path: Path) -> dict[int, np.ndarray]:

@@ -1,6 +1,7 @@
 """What an attribute table is: lesion types in eight aspects, overrides per case, and the queries made from them."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Any
@@ -33,6 +34,7 @@ __all__ = [
 ]
 MAX_NAME_LENGTH = 100
 MAX_REFERENCE_LENGTH = 500
+MAX_FILE_NAME_BYTES = 200  # of the 255 that file systems allow; endings and marks of unfinished files come to it
 
 
 class AttributeTableError(MaleniaError):
@@ -45,8 +47,13 @@ def lesion_key(name: str) -> str:
 
 
 def file_name(query_name: str) -> str:
-    """A query's name as part of a file name: letters, digits, dot, dash and underscore only."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", query_name).strip("._") or "query"
+    """A query's name as part of a file name: letters and digits of any script, dot, dash and underscore only.
+
+    Its UTF-8 is at most MAX_FILE_NAME_BYTES long. Names of symbols alone become "query".
+    """
+    letters = unicodedata.normalize("NFC", query_name)
+    kept = "".join(each if each in "._-" or unicodedata.category(each)[0] in "LMN" else "/" for each in letters)
+    return re.sub("/+", "_", kept).encode()[:MAX_FILE_NAME_BYTES].decode(errors="ignore").strip("._") or "query"
 
 
 def _clean_text(text: str, limit: int) -> str:

@@ -2,13 +2,14 @@
 
 from nnunetv2_malenia.files.errors import MaleniaError
 from nnunetv2_malenia.files.json_files import read_json, validated
-from nnunetv2_malenia.files.outputs import OutputFolder, check_free, sha256_of, stage
+from nnunetv2_malenia.files.outputs import OutputFolder, check_free, files_below, sha256_of, stage
 from nnunetv2_malenia.files.whole_files import json_text, write_bytes, write_json, write_text, write_whole
 
 __all__ = [
     "MaleniaError",
     "OutputFolder",
     "check_free",
+    "files_below",
     "json_text",
     "read_json",
     "sha256_of",

@@ -18,16 +18,34 @@ _CHUNK = 2**20
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's content; of a folder, of the names and contents of its files."""
+    """Of a file's content; of a folder, of the names and contents of the files in it and below."""
     digest = hashlib.sha256()
     if path.is_dir():
-        for file in sorted(each for each in path.iterdir() if each.is_file()):
-            digest.update(f"{file.name} {sha256_of(file)}\n".encode())
+        for file in files_below(path):
+            digest.update(f"{file.relative_to(path).as_posix()} {sha256_of(file)}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and in those below it, sorted; links are followed, and no folder is entered twice.
+
+    Left out are hidden files and folders, and below the folder those that hold results of ours.
+    """
+    found, entered = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(parent)
+        has_results = any(name.startswith(RECORD) for name in names) and Path(parent) != folder
+        if place in entered or has_results:
+            folders.clear()
+            continue
+        entered.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [path for name in names if not name.startswith(".") and (path := Path(parent, name)).is_file()]
+    return sorted(found)
 
 
 def check_free(paths: Iterable[Path], *, overwrite: bool = False) -> None:

@@ -88,6 +88,7 @@ def answer_cases(
             case_id, case, started, job = ended.popleft()
             try:
                 findings, staged = job.result()
+                case.warnings = list(findings.warnings)  # those of writing, in another process, too
                 files.add(case_id, _record("DONE", case, started), findings, staged)
             except Exception as error:
                 _fail(files, case_id, case, started, error)

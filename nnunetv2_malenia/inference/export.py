@@ -75,7 +75,7 @@ class CaseExport:
     def _stage(
         self, names: Sequence[str], case_id: str, case: PreparedCase, answers: Answers
     ) -> tuple[CaseFindings, dict[str, str]]:
-        writes = self._writes(answers, case.properties)
+        writes = self._writes(answers, case)
         staged = {name: stage(self.staging, name, write) for name, write in zip(names[:-1], writes, strict=True)}
         findings = CaseFindings(
             case=case_id,
@@ -91,8 +91,9 @@ class CaseExport:
         staged[names[-1]] = stage(self.staging, names[-1], lambda place: Path(place).write_bytes(text.encode("utf-8")))
         return findings, staged
 
-    def _writes(self, answers: Answers, properties: dict) -> Iterator[Callable[[str], object]]:
+    def _writes(self, answers: Answers, case: PreparedCase) -> Iterator[Callable[[str], object]]:
         """What writes each of the case's files but CASE.json, in the order of `OutputOptions.file_names`."""
+        properties = case.properties
         masks = answers.masks.astype(np.uint8) if self.options.save_masks else ()
         writer = properties["writer"]()
         for voxels in (answers.label_map, *masks):
@@ -108,6 +109,7 @@ class CaseExport:
                 masks=stored,
                 queries=self.answers.queries,
                 asked_sha256=self.asked_sha256,
+                notes=case.warnings,
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,8 +28,8 @@ def is_seen(name: str, plans: MaleniaPlans) -> bool:
 
 
 def check_file_names(queries: Sequence[LesionQuery]) -> None:
-    """Raise PredictionError when two queries would be written to one file."""
-    names = [file_name(query.name).lower() for query in queries]
+    """Raise PredictionError when two queries would be written to one file; many disks take Tumor and tumor for one."""
+    names = [unicodedata.normalize("NFC", file_name(query.name).casefold()) for query in queries]
     for name in names:
         if names.count(name) > 1:
             clash = [query.name for query, other in zip(queries, names, strict=True) if other == name]

@@ -1,110 +1,233 @@
-"""A CT series on disk: which files are its slices, whether they are one regular volume, and that volume."""
+"""A folder's CT series: which of its files are the slices, what lies beside them, and the volume that they make."""
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
 
+from nnunetv2_malenia.files import files_below
+from nnunetv2_malenia.volumes.dicom_grid import Grid, Slice, sorted_on_grid
 from nnunetv2_malenia.volumes.errors import InputError
 
-SPACING_TOLERANCE = 0.05  # share of the distance between slices by which one of them may differ
-MAX_TILT_DEGREES = 0.5
-_POSITION, _ORIENTATION, _DESCRIPTION = "0020|0032", "0020|0037", "0008|103e"
-_FRAMES, _FRAME_OF_REFERENCE = "0028|0008", "0020|0052"
-_OF_ALL_SLICES = {"0028|0010": "rows", "0028|0011": "columns", "0028|0030": "pixel spacing"}
+_CT, _MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.2", ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+_SECONDARY_CAPTURE, _DIRECTORY = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.1.3.10"
+_NOT_DECODED = {  # by GDCM; beginnings of transfer syntaxes
+    "1.2.840.10008.1.2.4.10": "MPEG video",
+    "1.2.840.10008.1.2.4.11": "JPEG XL",
+    "1.2.840.10008.1.2.4.20": "High-Throughput JPEG 2000",
+    "1.2.840.10008.1.2.4.94": "JPIP",
+    "1.2.840.10008.1.2.4.95": "JPIP",
+    "1.2.840.10008.1.2.8.1": "deflated frames",
+}
+_HEAD = 2**14  # bytes in which class, modality and transfer syntax stand
+
+
+class Series(NamedTuple):
+    """A CT volume. name: for messages; files: its slices, sorted along `grid`; notes: what else is there, in words."""
+
+    name: str
+    files: tuple[Path, ...]
+    grid: Grid
+    notes: tuple[str, ...]
+
+
+class _Kind(NamedTuple):
+    """What a DICOM file says of itself in its first bytes; "" for what it does not say."""
+
+    sop_class: str
+    modality: str
+    transfer_syntax: str
+
+    @property
+    def is_ct(self) -> bool:
+        return self.sop_class in (_CT, *_MULTI_FRAME) or self.modality == "CT"
+
+    @property
+    def must_be_image(self) -> bool:
+        """Not so for raw data and private objects of a CT scanner."""
+        return self.sop_class in ("", _CT, *_MULTI_FRAME) or self.sop_class.startswith(_SECONDARY_CAPTURE)
+
+    @property
+    def label(self) -> str:
+        return "directory" if self.sop_class == _DIRECTORY else self.modality or "DICOM object"
+
+
+def is_ct_file(path: Path) -> bool:
+    """Whether it is a DICOM file of modality CT, by its first bytes."""
+    kind = _kind(path)
+    return kind is not None and kind.is_ct
 
 
 def is_dicom_folder(folder: Path) -> bool:
-    """Whether it is a folder in which a file begins as DICOM files do."""
-    return folder.is_dir() and any(_is_dicom(path) for path in sorted(folder.iterdir()) if path.is_file())
+    """Whether it is a folder with CT files in it or below."""
+    return folder.is_dir() and any(is_ct_file(path) for path in files_below(folder))
 
 
-def series_files(folder: Path) -> tuple[str, ...]:
-    """The files of a folder's one DICOM series, by slice position, in the order in which SimpleITK reads them.
+def is_dicom_file(path: Path) -> bool:
+    """Whether it is a DICOM file of any kind, with or without preamble."""
+    return _kind(path) is not None
 
-    Raises InputError for a folder with several series, or a series that is no regular volume.
+
+def find_series(folder: Path, name: str) -> Series:
+    """The one CT volume in a folder and the folders below it, whatever else lies there.
+
+    name: what messages call the folder. Localizers, images of other modalities and objects that are no images are not
+    used, and noted. Raises InputError for no volume or several, a file that must be a slice and cannot be read, and
+    slices that are no regular volume.
     """
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not series:
-        raise InputError(f"{folder.name}: no readable DICOM series; export or copy it again")
-    files = {each: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), each) for each in series}
-    if len(series) > 1:
-        named = "; ".join(
-            f"{len(names)} slices, {_header(names[0]).get(_DESCRIPTION, '').strip() or each}"
-            for each, names in files.items()
-        )
-        raise InputError(f"{folder.name}: {len(series)} DICOM series ({named}); keep one in a folder")
-    names = files[series[0]]
-    left_out = sum(_is_dicom(path) for path in folder.iterdir() if path.is_file()) - len(names)
-    if left_out:
-        raise InputError(f"{folder.name}: {left_out} DICOM files cannot be read as slices; export or copy them again")
-    _check_slices(folder.name, [_header(name) for name in names])
-    return names
-
-
-def read_series(folder: Path) -> sitk.Image:
-    """The volume of a folder's one CT series."""
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(series_files(folder))
-    return reader.Execute()
-
-
-def _check_slices(name: str, headers: Sequence[dict[str, str]]) -> None:
-    """Raise InputError unless slices have one grid, are parallel, at right angles to their line, and equally spaced."""
-    if any(int(header.get(_FRAMES) or 1) > 1 for header in headers):
+    slices, unused = _slices(folder, name)
+    by_series = defaultdict(list)
+    for each in slices:
+        by_series[each.text("0020|000e")].append(each)
+    volumes = []
+    for members in by_series.values():
+        places = {each.position for each in members if each.position}
+        if len(places) > 1 or any(each.text("0008|0016") in _MULTI_FRAME for each in members):
+            volumes.append(members)
+        else:
+            label = "CT images at one position" if places else "CT images without position"
+            unused[label] += [each.path for each in members]
+    if not volumes:
+        only = f", only {_listed(unused)}" if unused else ""
+        raise InputError(f"{name}: holds no CT volume{only}; give the folder with the slices of a CT series")
+    if len(volumes) > 1:
+        named = "; ".join(_described(folder, members) for members in volumes)
+        raise InputError(f"{name}: {len(volumes)} DICOM series with a CT volume ({named}); keep one in a folder")
+    if any(each.frames > 1 or each.text("0008|0016") in _MULTI_FRAME for each in volumes[0]):
         raise InputError(
             f"{name}: a multi-frame (enhanced) DICOM file, whose frames SimpleITK does not sort; convert it to "
             "single-frame slices, e.g. with dcm4che's emf2sf, or to NIfTI, e.g. with dcm2niix"
         )
-    if len(headers) < 2 or any(_POSITION not in header or _ORIENTATION not in header for header in headers):
-        raise InputError(
-            f"{name}: {len(headers)} files in the series, not all with a position; export the slices of one volume"
-        )
-    for tag, what in _OF_ALL_SLICES.items():
-        numbers = np.array([_numbers(header[tag]) for header in headers if tag in header])
-        differing = np.flatnonzero(np.abs(numbers - numbers[0]).max(axis=1) > 1e-3) if len(numbers) else ()
-        if len(differing):
-            values = " and ".join(" x ".join(f"{number:.4g}" for number in numbers[i]) for i in (0, differing[0]))
-            raise InputError(f"{name}: slices of different {what} ({values}); keep one volume in a folder")
-    if len({header.get(_FRAME_OF_REFERENCE, "").strip() for header in headers}) > 1:
-        raise InputError(
-            f"{name}: slices of different frames of reference, so that their positions cannot be compared; keep one "
-            "volume in a folder"
-        )
-    positions = np.array([_numbers(header[_POSITION]) for header in headers])
-    orientations = np.array([_numbers(header[_ORIENTATION]) for header in headers])
-    if np.abs(orientations - orientations[0]).max() > 1e-3:
-        raise InputError(f"{name}: slices of different orientation; keep one volume in a folder")
-    steps = np.diff(positions, axis=0)
-    distances = np.linalg.norm(steps, axis=1)
-    usual = float(np.median(distances))
-    worst = int(np.abs(distances - usual).argmax())
-    if usual == 0 or abs(distances[worst] - usual) > SPACING_TOLERANCE * usual:
-        raise InputError(
-            f"{name}: slices {worst + 1} and {worst + 2} are {distances[worst]:.4g} mm apart, others {usual:.4g} mm; a "
-            "slice is missing or doubled, export the series again"
-        )
-    normal = np.cross(orientations[0, :3], orientations[0, 3:])
-    tilt = np.degrees(np.arccos(min(1.0, abs(float(steps.sum(axis=0) @ normal)) / np.linalg.norm(steps.sum(axis=0)))))
-    if tilt > MAX_TILT_DEGREES:
-        raise InputError(f"{name}: a gantry tilt of {tilt:.3g} degrees; resample the series to upright slices first")
+    members, copies = _without_copies(name, volumes[0])
+    unused["copies of slices"] += copies
+    members, grid = sorted_on_grid(name, members)
+    notes = [f"beside the CT series, not used: {_listed(unused)}"] if any(unused.values()) else []
+    return Series(name, tuple(each.path for each in members), grid, tuple(notes))
 
 
-def _header(name: str) -> dict[str, str]:
+def read_series(series: Series) -> sitk.Image:
+    """A CT volume, float32: each slice is rescaled by itself. Raises InputError for voxels that cannot be decoded."""
+    image = sitk.GetImageFromArray(np.concatenate([_pixels(path, series.name) for path in series.files]))
+    image.SetOrigin(series.grid.origin)
+    image.SetSpacing(series.grid.spacing)
+    image.SetDirection(series.grid.direction)
+    return image
+
+
+def _slices(folder: Path, name: str) -> tuple[list[Slice], dict[str, list[Path]]]:
+    """The single images that may be slices of a CT volume, and the other files by what they are."""
+    slices, unused = [], defaultdict(list)
+    for path in files_below(folder):
+        kind = _kind(path)
+        if kind is None and path.suffix.lower() == ".dcm":
+            raise InputError(f"{name}: {path.name} is damaged, or no DICOM file; export or copy it again")
+        if kind is None or not kind.is_ct:
+            unused["other files" if kind is None else kind.label].append(path)
+            continue
+        for beginning, syntax in _NOT_DECODED.items():
+            if kind.transfer_syntax.startswith(beginning):
+                raise InputError(
+                    f"{name}: {path.name} is compressed as {syntax} (transfer syntax {kind.transfer_syntax}), "
+                    "which cannot be read here; export the series uncompressed"
+                )
+        tags = _tags(path)
+        if tags is None and kind.must_be_image:
+            raise InputError(
+                f"{name}: {path.name} cannot be read as a CT slice (transfer syntax "
+                f"{kind.transfer_syntax or 'unknown'}); export or copy it again"
+            )
+        if tags is None:
+            unused["CT objects without an image"].append(path)
+            continue
+        each = Slice(path, tags)
+        if "LOCALIZER" in each.text("0008|0008").upper().split("\\"):
+            unused["localizer images"].append(path)
+        elif each.text("0028|0002") not in ("", "1"):
+            unused["colour images"].append(path)
+        else:
+            slices.append(each)
+    return slices, unused
+
+
+def _without_copies(name: str, slices: Sequence[Slice]) -> tuple[list[Slice], list[Path]]:
+    """Slices, and the files that hold one of them once more: the same identifier, position and pixels."""
+    first: dict[tuple, Slice] = {}
+    kept, copies = [], []
+    for each in slices:
+        same = first.setdefault((each.text("0008|0018"), each.position), each)
+        is_known = same is not each and each.text("0008|0018") != ""
+        is_copy = is_known and np.array_equal(_pixels(same.path, name), _pixels(each.path, name))
+        copies.append(each.path) if is_copy else kept.append(each)
+    return kept, copies
+
+
+def _described(folder: Path, members: Sequence[Slice]) -> str:
+    place = os.path.relpath(os.path.commonpath([each.path.parent for each in members]), folder)
+    where = "" if place == "." else f", in {place}"
+    return f"{len(members)} slices, {members[0].text('0008|103e') or members[0].text('0020|000e')}{where}"
+
+
+def _listed(unused: dict[str, Sequence[Path]]) -> str:
+    """E.g. "RTSTRUCT (contours.dcm), localizer images (2)"."""
+    return ", ".join(
+        f"{label} ({paths[0].name if len(paths) == 1 else len(paths)})"
+        for label, paths in sorted(unused.items())
+        if paths
+    )
+
+
+def _kind(path: Path) -> _Kind | None:
+    """None for a file that is no DICOM. Without a preamble, a file begins with an element of group 2 or 8."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    is_marked = head[128:132] == b"DICM"
+    head = head[132:] if is_marked else head
+    sop_class = syntax = modality = ""
+    if head[:2] == b"\x02\0":
+        sop_class, syntax = _value(head, b"\x02\0\x02\0"), _value(head, b"\x02\0\x10\0")
+    if is_marked or head[:2] in (b"\x02\0", b"\x08\0"):
+        sop_class = sop_class or _value(head, b"\x08\0\x16\0")
+        modality = _value(head, b"\x08\0\x60\0") if sop_class != _DIRECTORY else ""
+    return _Kind(sop_class, modality, syntax) if is_marked or sop_class or modality else None
+
+
+def _value(head: bytes, tag: bytes) -> str:
+    """The text of the first element with this tag, little endian with explicit or implicit types; "" without one."""
+    at = head.find(tag)
+    if at < 0:
+        return ""
+    has_type = head[at + 4 : at + 6].isalpha()
+    length = int.from_bytes(head[at + 6 : at + 8] if has_type else head[at + 4 : at + 8], "little")
+    text = head[at + 8 : at + 8 + min(length, 64)].decode("ascii", "replace")
+    return "".join(each if each.isprintable() else "?" for each in text.partition("\0")[0].strip())
+
+
+def _tags(path: Path) -> dict[str, str] | None:
+    """An image's top-level elements as text; None where GDCM finds no image in the file."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(name)
-    reader.ReadImageInformation()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
     return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
 
 
-def _numbers(text: str) -> list[float]:
-    return [float(number) for number in text.split("\\")]
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+def _pixels(path: Path, name: str) -> np.ndarray:
+    """(1, Y, X) float32, rescaled. name: the folder's, for the message."""
+    try:
+        image = sitk.ReadImage(str(path), sitk.sitkFloat32, imageIO="GDCMImageIO")
+    except RuntimeError:
+        syntax = _kind(path).transfer_syntax or "unknown"
+        raise InputError(
+            f"{name}: the voxels of {path.name} cannot be decoded (transfer syntax {syntax}); export the series again, "
+            "uncompressed"
+        ) from None
+    return sitk.GetArrayFromImage(image)

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 
-from nnunetv2_malenia.volumes.dicom import read_series
+from nnunetv2_malenia.volumes.dicom import find_series, read_series
 from nnunetv2_malenia.volumes.errors import InputError
 from nnunetv2_malenia.volumes.nrrd_mha import open_text_header
 from nnunetv2_malenia.volumes.volume import Volume, checked_affine, checked_shape, doubts_about_grid
@@ -33,15 +33,12 @@ class SeriesVolume(Volume):
 
 
 def open_series(folder: Path, name: str) -> SeriesVolume:
-    """The one CT series of a folder. Raises InputError as `read_series` does."""
-    try:
-        image = read_series(folder)
-    except RuntimeError as error:
-        why = str(error).strip().splitlines()[-1]
-        raise InputError(f"{name}: cannot be read ({why}); export or copy it again") from None
+    """The one CT series of a folder. Raises InputError as `find_series` does."""
+    series = find_series(folder, name)
+    image = read_series(series)
     affine = checked_affine(name, itk_affine(image.GetDirection(), image.GetSpacing(), image.GetOrigin()))
     shape = checked_shape(name, image.GetSize())
-    return SeriesVolume(name, shape, affine, tuple(doubts_about_grid(shape, affine)), True, image)
+    return SeriesVolume(name, shape, affine, (*doubts_about_grid(shape, affine), *series.notes), True, image)
 
 
 def itk_affine(direction: Sequence[float], spacing: Sequence[float], origin: Sequence[float]) -> np.ndarray:

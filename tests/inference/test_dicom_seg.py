@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 
 import nibabel as nib
 import numpy as np
@@ -21,13 +22,15 @@ from dicom_files import (
     segment_points,
     write_ct_series,
 )
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from tiny_model import bright_is_lesion, save_ct, tiny_ct, write_tiny_model
 
 from nnunetv2_malenia import __version__
 from nnunetv2_malenia.attributes.schema import AttributeTable
+from nnunetv2_malenia.attributes.tables import queries
 from nnunetv2_malenia.cli import predict_zeroshot
 from nnunetv2_malenia.files import sha256_of
+from nnunetv2_malenia.inference.dicom_seg import write_dicom_seg
 from nnunetv2_malenia.inference.export import OutputOptions, read_findings
 from nnunetv2_malenia.inference.predictor import MaleniaPredictor
 
@@ -193,19 +196,150 @@ def test_an_anonymised_series_without_patient_attributes_will_do(model, tmp_path
     assert dcmread(tmp_path / "out" / "series.seg.dcm").PatientName == ""
 
 
+def test_a_series_without_a_frame_of_reference_fails_in_one_line(model, tmp_path):
+    series = write_ct_series(tmp_path / "series", bright_ct(), FrameOfReferenceUID=None)
+    (reason,) = predict(model, series, tmp_path / "out").failed.values()
+    assert "have no FrameOfReferenceUID" in reason
+    assert not list((tmp_path / "out").glob("series*"))
+
+
+def seg_of(tmp_path, *, replace=(), **attributes):
+    """The SEG of a small series, read back, and the notes on it. replace: bytes -> bytes of the same length."""
+    series = write_ct_series(tmp_path / "series", np.zeros((3, 4, 5), int), **attributes)
+    for path in series.iterdir():
+        content = path.read_bytes()
+        for old, new in replace:
+            assert len(old) == len(new)
+            assert old in content
+            content = content.replace(old, new)
+        path.write_bytes(content)
+    masks, notes = np.zeros((1, 5, 4, 3), bool), []
+    masks[0, 1, 2, 1] = True
+    asked = queries(AttributeTable(lesions={"肝腫瘍": {"location": "liver"}}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # they quote the patient's data
+        write_dicom_seg(str(tmp_path / "a.dcm"), series, masks, asked, asked_sha256="0" * 64, notes=notes)
+    segmentation = dcmread(tmp_path / "a.dcm")
+    assert segmentation.SpecificCharacterSet == "ISO_IR 192"
+    assert segmentation.SegmentSequence[0].SegmentLabel == "肝腫瘍"
+    return segmentation, notes
+
+
 @pytest.mark.parametrize(
-    ("attributes", "said"),
+    ("character_set", "name"),
     [
-        ({"FrameOfReferenceUID": None}, "have no FrameOfReferenceUID"),
-        ({"PatientSex": "SECRET"}, "patient or study attributes of the slices are not valid DICOM"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
+        (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        (["", "ISO 2022 IR 58"], "Zhang^XiaoDong=张^小东"),
+        ("GB18030", "Wang^XiaoDong=王^小东"),
+        ("GBK", "Wang^XiaoDong=王^昞"),
+        ("ISO_IR 13", "ﾔﾏﾀﾞ^ﾀﾛｳ"),
+        ("ISO_IR 100", "Buc^Jérôme"),
+        ("ISO_IR 144", "Люкс"),
+        ("ISO_IR 166", "นามสกุล^ชื่อ"),
+        ("ISO_IR 192", "Müller^王=王^小东"),
+        (["ISO 2022 IR 6", "ISO 2022 IR 127"], "Nizar^Qabbani=قباني^لنزار"),
     ],
 )
-def test_a_series_that_no_segmentation_can_refer_to_fails_in_one_line(model, tmp_path, attributes, said):
-    series = write_ct_series(tmp_path / "series", bright_ct(), **attributes)
-    (reason,) = predict(model, series, tmp_path / "out").failed.values()
-    assert said in reason
-    assert "SECRET" not in reason
-    assert not list((tmp_path / "out").glob("series*"))
+def test_names_in_any_character_set_are_taken_over(tmp_path, character_set, name):
+    segmentation, notes = seg_of(tmp_path, SpecificCharacterSet=character_set, PatientName=name, StudyDescription="CT")
+    assert str(segmentation.PatientName) == name
+    assert segmentation.StudyDescription == "CT"
+    assert notes == []
+
+
+LATIN, NONE, UNKNOWN = b"CS\x0a\0ISO_IR 100", b"CS\x0a\0          ", b"CS\x0a\0FOO_BAR 99"
+
+
+@pytest.mark.parametrize(
+    ("character_set", "stored", "read", "is_sound"),
+    [
+        (b"CS\x10\0\\ISO 2022 IR 58 ", b"Zhang=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab=", "Zhang=张^小东", True),
+        (b"CS\x10\0\\ISO 2022 IR 149", b"Hong=\x1b$)C\xfb\xf3^\xd1\xce\xd4\xd7=\xc8\xab", "Hong=洪^吉洞=홍", True),
+        (NONE, b"M\xfcller^Zac", "M?ller^Zac", False),
+        (NONE, "Müller^Zac".encode(), "Müller^Zac", False),
+        (NONE, b"Yamada=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", "Yamada=山田^太郎", False),
+        (NONE, b"Yamada=\x1b$Q;3ED", "Yamada=?$Q;3ED", False),
+        (NONE, b"Muller^Zac", "Muller^Zac", True),
+        (UNKNOWN, b"M\xfcller^Zac", "M?ller^Zac", False),
+        (UNKNOWN, b"Muller^Zac", "Muller^Zac", True),
+        (b"CS\x0a\0ISO_IR 192", b"M\xfcller^Zac", "M?ller^Zac", False),
+        (b"CS\x0a\0ISO-IR 100", b"M\xfcller^Zac", "Müller^Zac", True),
+        (LATIN, b"O\x92Hara^Zac", "O?Hara^Zac", False),
+    ],
+)  # fmt: skip
+def test_names_outside_the_stated_character_set_are_noted(tmp_path, character_set, stored, read, is_sound):
+    attributes = {"PatientName": "X" * 40, "SpecificCharacterSet": "A" * (len(character_set) - 4)}
+    replace = [(b"X" * 40, stored.ljust(40)), (character_set[:4] + b"A" * (len(character_set) - 4), character_set)]
+    segmentation, notes = seg_of(tmp_path, replace=replace, **attributes)
+    assert str(segmentation.PatientName) == read
+    assert [note.rpartition(": ")[2] for note in notes] == ([] if is_sound else ["PatientName"])
+    assert not any("Zac" in note or "Yamada" in note for note in notes)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value", "ignore:The value length")
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"StudyInstanceUID": "1.2.003.04", "FrameOfReferenceUID": "1.2.0300.5", "SeriesInstanceUID": "1.02.3"},
+        {"StudyInstanceUID": "1." + "2" * 70},
+        {"StudyDate": "", "StudyTime": "", "PatientBirthDate": "", "PatientSex": ""},
+        {"PatientID": "x" * 80, "AccessionNumber": "y" * 40, "PatientAge": "77"},
+        {"PatientID": "007\\008"},
+        {"PatientIdentityRemoved": "YES", "DeidentificationMethod": "Ersetzung der Namen durch Schlüssel"},
+    ],
+)
+def test_odd_values_that_can_be_stored_are_taken_over(tmp_path, attributes):
+    segmentation, notes = seg_of(tmp_path, **attributes)
+    for keyword, value in attributes.items():
+        if keyword != "SeriesInstanceUID":
+            assert "\\".join(np.atleast_1d(segmentation[keyword].value)) == value
+    assert notes == []
+
+
+def test_sequences_are_taken_over_in_utf_8(tmp_path):
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "P1-3", "99LOCAL", "Leberdiagnose für Ärzte"
+    segmentation, notes = seg_of(tmp_path, ProcedureCodeSequence=[code], PatientName="Müller")
+    assert segmentation.ProcedureCodeSequence[0].CodeMeaning == code.CodeMeaning
+    assert notes == []
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize(
+    ("attributes", "replace"),
+    [
+        ({"StudyDate": "00000000"}, ()),
+        ({"StudyTime": "9999"}, ()),
+        ({"PatientBirthDate": "28.02.1947"}, ()),
+        ({"StudyDate": ["20200101", "20200102"]}, ()),
+        ({"PatientSex": "SECRET"}, ()),
+        ({"PatientWeight": "70.5"}, [(b"70.5", b"70,5")]),
+    ],
+)
+def test_values_that_cannot_be_stored_are_left_empty_and_noted(tmp_path, attributes, replace):
+    segmentation, (note,) = seg_of(tmp_path, replace=replace, **attributes)
+    (keyword,) = attributes
+    assert not segmentation[keyword].value
+    assert note.endswith(f"left empty: {keyword}")
+
+
+def test_slices_without_preamble_and_with_a_strange_thickness_will_do(tmp_path):
+    series = write_ct_series(tmp_path / "series", np.zeros((3, 4, 5), int), SliceThickness="1234")
+    for path in series.iterdir():
+        path.write_bytes(path.read_bytes()[132:].replace(b"1234", b"abcd"))
+    asked = queries(AttributeTable(lesions={"liver tumor": {"location": "liver"}}))
+    write_dicom_seg(str(tmp_path / "a.dcm"), series, np.ones((1, 5, 4, 3), bool), asked, asked_sha256="0", notes=[])
+    assert dcmread(tmp_path / "a.dcm").pixel_array.sum() == 60
+
+
+def test_what_could_not_be_taken_over_is_told_without_the_value(model, tmp_path):
+    series = write_ct_series(tmp_path / "series", bright_ct(), PatientSex="SECRET")
+    assert predict(model, series, tmp_path / "out").failed == {}
+    told = (tmp_path / "out" / "series.json").read_text()
+    assert "left empty: PatientSex" in told
+    assert "SECRET" not in told
 
 
 @pytest.fixture

@@ -82,7 +82,18 @@ def test_outside_the_crop_nothing_is_probable():
 
 
 @pytest.mark.parametrize(
-    ("name", "file"), [("liver tumor", "liver_tumor"), ("../etc/x", "etc_x"), ("...", "query"), ("ö/ü", "query")]
+    ("name", "file"),
+    [
+        ("liver tumor", "liver_tumor"),
+        ("../etc/x", "etc_x"),
+        ("...", "query"),
+        ("★", "query"),
+        ("ö/ü", "ö_ü"),
+        ("o\u0308", "ö"),
+        ("肝腫瘍", "肝腫瘍"),
+        ("ก้อนที่ตับ: 1", "ก้อนที่ตับ_1"),
+        ("肝" * 100, "肝" * 66),
+    ],
 )
 def test_a_query_cannot_choose_where_it_is_written(name, file):
     assert file_name(name) == file
