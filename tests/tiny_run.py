@@ -7,13 +7,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from found_lesions import find_lesions
+from found_lesions import find_lesions, masks_of
 
 from nnunetv2_malenia.attributes.schema import AttributeTable, file_name
 from nnunetv2_malenia.attributes.tables import queries
 from nnunetv2_malenia.files import OutputFolder, write_json
 from nnunetv2_malenia.inference.findings import CaseFindings
-from nnunetv2_malenia.inference.lesions import label_map
 from nnunetv2_malenia.inference.run_record import CaseRecord, RunFiles, RunRecord, now
 
 TABLE = AttributeTable(
@@ -65,19 +64,18 @@ class TinyRun:
         nib.save(image, self.source / f"{case_id}_0000.nii.gz")
         none = np.zeros(image.shape, bool)
         probabilities = np.stack([np.where(masks.get(q.name, none), 0.9, 0.1).T for q in self.queries])
-        found, findings = find_lesions(
-            self.queries, [i == 0 for i in range(len(self.queries))], probabilities, image.affine
-        )
+        seen = [i == 0 for i in range(len(self.queries))]
+        found = find_lesions(self.queries, seen, probabilities, image.affine)
         outputs = {f"{case_id}.nii.gz": ""}
-        nib.save(nib.Nifti1Image(label_map(found, probabilities).T, image.affine), self.output / f"{case_id}.nii.gz")
+        nib.save(nib.Nifti1Image(found.label_map.T, image.affine), self.output / f"{case_id}.nii.gz")
         if save_masks:
-            for query, mask in zip(self.queries, found, strict=True):
+            for query, mask in zip(self.queries, masks_of(found), strict=True):
                 path = self.output / "masks" / case_id / f"{file_name(query.name)}.nii.gz"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 nib.save(nib.Nifti1Image(mask.T.astype(np.uint8), image.affine), path)
                 outputs[path.relative_to(self.output).as_posix()] = ""
         answers = CaseFindings(
-            case=case_id, warnings=warnings, findings=tuple(findings), inputs={f"{case_id}_0000.nii.gz": ""},
+            case=case_id, warnings=warnings, findings=tuple(found.findings), inputs={f"{case_id}_0000.nii.gz": ""},
             outputs=outputs, asked_sha256="", **LEFT_OVER,
         ).model_dump(mode="json")  # fmt: skip
         for finding in answers["findings"]:

@@ -13,9 +13,8 @@ from benchmarks.aspects.answers import Phantoms
 from nnunetv2_malenia.attributes.schema import AspectValues, file_name
 from nnunetv2_malenia.evaluation.metrics import CONNECTIVITY
 from nnunetv2_malenia.evaluation.volumes import find_volume, read_volume, volumes_in
-from nnunetv2_malenia.inference.answers import number_lesions
 from nnunetv2_malenia.inference.findings import CaseFindings, Lesion
-from nnunetv2_malenia.inference.lesions import find_components
+from nnunetv2_malenia.inference.lesions import find_components, number_lesions
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def pair_lesions(folder: Path, phantoms: Phantoms, *, discover: bool) -> Pairing
 def lesion_ids(mask: np.ndarray) -> np.ndarray:
     """A query's mask (X, Y, Z) as its file holds it -> its lesions' ids as CASE.json has them, 0 outside."""
     zyx = np.ascontiguousarray(mask.T != 0)
-    return number_lesions(find_components(zyx, 0)[0], zyx.shape).T
+    return number_lesions(find_components(zyx), zyx.shape).T
 
 
 def best_ids(ids: np.ndarray, truth: np.ndarray) -> list[int]:

@@ -100,9 +100,12 @@ def answer_cases(
                 case = _result(job, preparing, prepare, cases[case_id])
                 if case.fault is not None:
                     raise InputError(case.fault)
-                said = predict(torch.from_numpy(case.data))
+                logits, reading = predict(torch.from_numpy(case.data))
                 case = replace(case, data=None)  # the image is not needed any more
-                ended.append((case_id, case, started, exporting.submit(export, case_id, case, *said)))
+                found = export.answers.find(logits, reading)
+                maps = logits[:-1].numpy() if export.options.save_probabilities else None
+                del logits
+                ended.append((case_id, case, started, exporting.submit(export, case_id, case, found, maps)))
             except Exception as error:
                 _fail(files, case_id, case, started, error)
             yield case_id

@@ -12,12 +12,11 @@ from pydantic import ValidationError
 
 from nnunetv2_malenia.attributes.schema import LesionQuery, file_name
 from nnunetv2_malenia.files import OutputFolder, json_text, stage
-from nnunetv2_malenia.inference.answers import Answers, CaseAnswers
+from nnunetv2_malenia.inference.answers import Answers, CaseAnswers, FoundCase, image_probabilities
 from nnunetv2_malenia.inference.dicom_seg import write_dicom_seg
 from nnunetv2_malenia.inference.findings import CaseFindings
 from nnunetv2_malenia.inference.geometry import as_stored
 from nnunetv2_malenia.inference.preparation import PreparedCase
-from nnunetv2_malenia.inference.reading import SimilarityMap
 
 
 @dataclass(frozen=True)
@@ -57,25 +56,25 @@ class CaseExport:
     asked_sha256: str
 
     def __call__(
-        self, case_id: str, case: PreparedCase, logits: np.ndarray, reading: SimilarityMap
+        self, case_id: str, case: PreparedCase, found: FoundCase, logits: np.ndarray | None
     ) -> tuple[CaseFindings, dict[str, str]]:
-        """logits (Q + 1, Z, Y, X) on the preprocessed grid -> findings, and name -> SHA-256 of the staged files.
+        """-> findings, and name -> SHA-256 of the staged files. logits (Q, Z, Y, X): to save probabilities, else None.
 
-        CASE.json is the last of them, and lists the others. Raises InputError when the logits are not finite. After an
-        exception no file of the case is left in the staging folder.
+        CASE.json is the last of them, and lists the others. After an exception no file of the case is left in the
+        staging folder.
         """
         names = self.options.file_names(case_id, self.file_ending, self.answers.queries)
         try:
-            return self._stage(names, case_id, case, self.answers(logits, reading, case.properties))
+            return self._stage(names, case_id, case, self.answers.render(found, case.properties), logits)
         except BaseException:
             for name in names:
                 (self.staging / name).unlink(missing_ok=True)
             raise
 
     def _stage(
-        self, names: Sequence[str], case_id: str, case: PreparedCase, answers: Answers
+        self, names: Sequence[str], case_id: str, case: PreparedCase, answers: Answers, logits: np.ndarray | None
     ) -> tuple[CaseFindings, dict[str, str]]:
-        writes = self._writes(answers, case)
+        writes = self._writes(answers, case, logits)
         staged = {name: stage(self.staging, name, write) for name, write in zip(names[:-1], writes, strict=True)}
         findings = CaseFindings(
             case=case_id,
@@ -91,18 +90,23 @@ class CaseExport:
         staged[names[-1]] = stage(self.staging, names[-1], lambda place: Path(place).write_bytes(text.encode("utf-8")))
         return findings, staged
 
-    def _writes(self, answers: Answers, case: PreparedCase) -> Iterator[Callable[[str], object]]:
+    def _writes(
+        self, answers: Answers, case: PreparedCase, logits: np.ndarray | None
+    ) -> Iterator[Callable[[str], object]]:
         """What writes each of the case's files but CASE.json, in the order of `OutputOptions.file_names`."""
         properties = case.properties
-        masks = answers.masks.astype(np.uint8) if self.options.save_masks else ()
         writer = properties["writer"]()
-        for voxels in (answers.label_map, *masks):
-            yield partial(writer.write_seg, voxels, properties=properties)
+        yield partial(writer.write_seg, answers.label_map, properties=properties)
+        for i in range(len(answers.findings) if self.options.save_masks else 0):
+            yield partial(writer.write_seg, answers.mask(i).astype(np.uint8), properties=properties)
         if self.options.save_probabilities:
-            arrays = {"probabilities": answers.probabilities, "affine_xyz_ras": answers.affine}
+            plans = self.answers.plans_manager, self.answers.configuration_manager
+            probabilities = image_probabilities(logits, properties, *plans)
+            arrays = {"probabilities": probabilities, "affine_xyz_ras": answers.affine}
             yield lambda place: np.savez_compressed(place, **arrays)
         if self.options.save_dicom_seg:
-            stored = np.stack([as_stored(mask, answers.affine, properties["stored_affine"]) for mask in answers.masks])
+            masks = [answers.mask(i) for i in range(len(answers.findings))]
+            stored = np.stack([as_stored(mask, answers.affine, properties["stored_affine"]) for mask in masks])
             yield partial(
                 write_dicom_seg,
                 folder=properties["dicom_folder"],

@@ -68,7 +68,7 @@ class Interpreter:
         states, or all of them where d states none. So of two that fit, the disease that allows less comes first; the
         match g, which asks only whether a lesion contradicts a description, cannot tell them apart.
         """
-        share = self._log_likelihood(similarity).softmax(0)
+        share = self._log_likelihood(similarity, slice(self.num_queries, None)).softmax(0)
         best = share.argsort(descending=True, stable=True)[:NUM_DISEASES].tolist()
         return tuple(
             DiseaseMatch(
@@ -79,9 +79,13 @@ class Interpreter:
             for i in best
         )
 
-    def _log_likelihood(self, similarity: np.ndarray) -> Tensor:
-        """(D,) float64, of each disease; see `diseases`."""
-        is_asked, is_rival = (each[self.num_queries :] for each in (self.is_asked, self.is_rival))
+    def fit(self, query: int, similarity: np.ndarray) -> float:
+        """How well a query describes a lesion, beside other queries: the logarithm of the product in `diseases`."""
+        return float(self._log_likelihood(similarity, slice(query, query + 1)))
+
+    def _log_likelihood(self, similarity: np.ndarray, which: slice) -> Tensor:
+        """float64, of each of these candidates; see `diseases`."""
+        is_asked, is_rival = self.is_asked[which], self.is_rival[which]
         is_known = is_asked | torch.tensor([phrase in self.trained for phrase in self.phrases])
         logits = torch.from_numpy(np.asarray(similarity, np.float64)) / self.gates[0].temperature
         total = torch.zeros(len(is_asked), dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import cc3d
@@ -11,46 +11,63 @@ import numpy as np
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-from nnunetv2_malenia.attributes.schema import LesionQuery
 from nnunetv2_malenia.inference.findings import (
     BoundingBox,
     Corners,
     Lesion,
-    LesionFinding,
     Position,
     SharedVoxels,
 )
 
+Box = tuple[slice, slice, slice]
+SAME_LESION = 0.5  # of its voxels: one that shares more with better fitting lesions is no lesion of its own
 _EDGE_MIDDLES = np.array([[-0.5, 0], [0.5, 0], [0, -0.5], [0, 0.5]])
 
 
 class Component(NamedTuple):
     """A connected component. box: its slices of the image in z, y, x; voxels: bool, of the box's shape."""
 
-    box: tuple[slice, slice, slice]
+    box: Box
     voxels: np.ndarray
 
 
-def find_components(mask: np.ndarray, least_voxels: float) -> tuple[list[Component], int]:
-    """Components of a mask (Z, Y, X) bool, largest first.
-
-    Voxels that touch in a face, edge or corner are connected. Components of fewer than `least_voxels` are erased from
-    `mask`, and counted in the second value.
-    """
-    labels, number = cc3d.connected_components(mask, connectivity=26, return_N=True)
-    if number == 0:
-        return [], 0
+def find_components(mask: np.ndarray) -> list[Component]:
+    """Components of a mask (Z, Y, X) bool, largest first. Voxels that touch in a face, edge or corner are connected."""
+    if (around := _bounds(mask)) is None:
+        return []
+    labels, number = cc3d.connected_components(mask[around], connectivity=26, return_N=True)
     statistics = cc3d.statistics(labels)
     counts, boxes = statistics["voxel_counts"], statistics["bounding_boxes"]
-    found, erased = [], 0
-    for label in sorted(range(1, number + 1), key=lambda label: -int(counts[label])):
-        component = Component(boxes[label], labels[boxes[label]] == label)
-        if counts[label] < least_voxels:
-            mask[component.box][component.voxels] = False
-            erased += 1
-        else:
-            found.append(component)
-    return found, erased
+    order = sorted(range(1, number + 1), key=lambda label: -int(counts[label]))
+    return [Component(moved(boxes[label], around), labels[boxes[label]] == label) for label in order]
+
+
+def _bounds(mask: np.ndarray) -> Box | None:
+    """The least box that holds a mask; None for an empty one."""
+    sides = []
+    for axis in range(3):
+        where = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        if where.size == 0:
+            return None
+        sides.append(slice(int(where[0]), int(where[-1]) + 1))
+    return tuple(sides)
+
+
+def moved(box: Box, origin: Box) -> Box:
+    """A box inside another, in the coordinates that the other one is given in."""
+    return tuple(slice(o.start + i.start, o.start + i.stop) for o, i in zip(origin, box, strict=True))
+
+
+def common_voxels(component: Component, other: Component) -> int:
+    """Number of voxels that two components share."""
+    box = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(component.box, other.box, strict=True)]
+    if any(side.start >= side.stop for side in box):
+        return 0
+    own, others = (
+        each.voxels[tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(box, each.box, strict=True))]
+        for each in (component, other)
+    )
+    return int((own & others).sum())
 
 
 def least_voxels(min_volume_ml: float, affine: np.ndarray) -> float:
@@ -63,49 +80,67 @@ def voxel_ml(affine: np.ndarray) -> float:
     return abs(float(np.linalg.det(affine[:3, :3]))) / 1000
 
 
-def measure_lesions(
-    queries: Sequence[LesionQuery],
-    seen: Sequence[bool | None],
-    probabilities: np.ndarray,
-    masks: np.ndarray,
-    components: Sequence[tuple[list[Component], int]],
+class ImageLesion(NamedTuple):
+    """A lesion of a query in the image. presence_score: its highest probability; fit: how well the query describes it,
+    for which a greater number is better; similarity (V,): mean under it, None where nothing was read."""
+
+    component: Component
+    presence_score: float
+    fit: float = -np.inf
+    similarity: np.ndarray | None = None
+
+
+def measure_lesion(
+    number: int,
+    lesion: ImageLesion,
+    others: Mapping[str, Sequence[ImageLesion]],
     affine: np.ndarray,
-) -> list[LesionFinding]:
-    """What each query's mask shows; components: of each mask, as `find_components` gives them."""
-    findings = []
-    for i, (query, is_seen, (found, erased)) in enumerate(zip(queries, seen, components, strict=True)):
-        lesions = [
-            Lesion(
-                id=number + 1,
-                presence_score=float(probabilities[i][component.box][component.voxels].max()),
-                shared_with=_shared_with(component, i, masks, queries),
-                **_measures(component, affine, masks.shape[1:]),
-            )
-            for number, component in enumerate(found)
-        ]
-        findings.append(
-            LesionFinding(
-                query_id=i + 1,
-                name=query.name,
-                seen_in_training=is_seen,
-                presence_score=float(probabilities[i].max()),
-                volume_ml=int(masks[i].sum()) * voxel_ml(affine),
-                lesions=tuple(lesions),
-                left_out=erased,
-                attributes=query.attributes,
-            )
-        )
-    return findings
+    shape: Sequence[int],
+) -> Lesion:
+    """A lesion's measures in the patient. others: of the other queries, by name; shape: of the image, (Z, Y, X)."""
+    shared = {name: sum(common_voxels(lesion.component, o.component) for o in each) for name, each in others.items()}
+    return Lesion(
+        id=number,
+        presence_score=lesion.presence_score,
+        shared_with=tuple(SharedVoxels(query=name, voxels=count) for name, count in shared.items() if count),
+        **_measures(lesion.component, affine, shape),
+    )
 
 
-def label_map(masks: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """(Z, Y, X): each voxel's query id, 0 where no mask has it; where several do, the most probable, then the first."""
-    best = np.zeros(masks.shape[1:], probabilities.dtype)
-    labels = np.zeros(masks.shape[1:], np.uint8 if len(masks) < 255 else np.uint16)
-    for i, (mask, probability) in enumerate(zip(masks, probabilities, strict=True)):
-        better = mask & (probability > best)
-        best[better] = probability[better]
-        labels[better] = i + 1
+def label_map(lesions: Sequence[Sequence[ImageLesion]], shape: Sequence[int]) -> np.ndarray:
+    """(Z, Y, X): each voxel's query id, 0 where no query has a lesion. lesions: of each query.
+
+    Where lesions of several queries share voxels, the query whose description fits best has the lesion, whole; one that
+    loses more than SAME_LESION of its voxels to others is taken for the same lesion, and is not in the map.
+    """
+    labels = np.zeros(shape, np.uint8 if len(lesions) < 255 else np.uint16)
+    each = [(lesion, i + 1) for i, found in enumerate(lesions) for lesion in found]
+    for lesion, query_id in sorted(each, key=lambda pair: (-pair[0].fit, -pair[0].presence_score, pair[1])):
+        voxels, view = lesion.component.voxels, labels[lesion.component.box]
+        free = voxels & (view == 0)
+        if free.sum() >= (1 - SAME_LESION) * voxels.sum():
+            view[free] = query_id
+    return labels
+
+
+def without_overlap(lesions: Sequence[ImageLesion], shape: Sequence[int]) -> list[ImageLesion]:
+    """The lesions, of which the first keeps a voxel that several hold; one that keeps none is left out."""
+    taken, result = np.zeros(shape, bool), []
+    for lesion in lesions:
+        (box, voxels), view = lesion.component, taken[lesion.component.box]
+        free = voxels & ~view
+        if (inner := _bounds(free)) is not None:
+            view |= free
+            result.append(lesion._replace(component=Component(moved(inner, box), free[inner])))
+    return result
+
+
+def number_lesions(components: Iterable[Component], shape: Sequence[int]) -> np.ndarray:
+    """(Z, Y, X): each voxel's lesion id, from 1, 0 where there is none."""
+    components = list(components)
+    labels = np.zeros(shape, np.uint8 if len(components) < 255 else np.uint16)
+    for number, component in enumerate(components, start=1):
+        labels[component.box][component.voxels] = number
     return labels
 
 
@@ -152,14 +187,3 @@ def _measures(component: Component, affine: np.ndarray, shape: Sequence[int]) ->
             side.start == 0 or side.stop == size for side, size in zip(component.box, shape, strict=True)
         ),
     }
-
-
-def _shared_with(
-    component: Component, own: int, masks: np.ndarray, queries: Sequence[LesionQuery]
-) -> tuple[SharedVoxels, ...]:
-    counts = [int((component.voxels & mask[component.box]).sum()) for mask in masks]
-    return tuple(
-        SharedVoxels(query=query.name, voxels=count)
-        for i, (query, count) in enumerate(zip(queries, counts, strict=True))
-        if count and i != own
-    )

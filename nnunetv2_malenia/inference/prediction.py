@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from nnunetv2_malenia.inference.answers import image_probabilities
 from nnunetv2_malenia.inference.export import OutputOptions
 from nnunetv2_malenia.inference.findings import LesionFinding
 from nnunetv2_malenia.inference.geometry import as_stored
@@ -45,12 +46,17 @@ def predict_images(
         case = predictor.preparation(files)
         if case.fault is not None:
             raise InputError(case.fault)
-    said = predictor.say(torch.from_numpy(case.data), options.threshold)
-    answers = predictor.case_answers(options)(*said, case.properties)
+    logits, reading = predictor.say(torch.from_numpy(case.data), options.threshold)
+    case_answers = predictor.case_answers(options)
+    answers = case_answers.render(case_answers.find(logits, reading), case.properties)
+    probabilities = image_probabilities(
+        logits[:-1].numpy(), case.properties, predictor.plans_manager, predictor.configuration_manager
+    )
+    masks = [answers.mask(i) for i in range(len(answers.findings))]
     stored_affine = case.properties["stored_affine"]
     return Prediction(
-        probabilities=np.stack([as_stored(each, answers.affine, stored_affine) for each in answers.probabilities]),
-        masks=np.stack([as_stored(each, answers.affine, stored_affine) for each in answers.masks]),
+        probabilities=np.stack([as_stored(each, answers.affine, stored_affine) for each in probabilities]),
+        masks=np.stack([as_stored(each, answers.affine, stored_affine) for each in masks]),
         label_map=as_stored(answers.label_map, answers.affine, stored_affine),
         affine=stored_affine,
         findings=answers.findings,

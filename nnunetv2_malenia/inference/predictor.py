@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -54,12 +55,13 @@ from nnunetv2_malenia.inference.run_record import (
     skipped,
     standing_answer,
 )
-from nnunetv2_malenia.inference.sliding_window import QueryLabelManager, QueryNetwork
+from nnunetv2_malenia.inference.sliding_window import LOGIT_EPS, QueryLabelManager, QueryNetwork
 from nnunetv2_malenia.network.malenia_net import MaleniaNet
 from nnunetv2_malenia.network.mirroring import axes_without_left_right
 
 _log = logging.getLogger(__name__)
 QUERIES = "queries.json"
+NOTHING = -math.log(1 / LOGIT_EPS - 1)  # the least logit that the network gives
 # what nnU-Net, pydantic and torch raise for plans, data set and weights that do not belong together
 _DAMAGED = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValidationError)
 ANY_LESION = LesionQuery(name="any lesion", attributes=AspectValues())
@@ -209,32 +211,38 @@ class MaleniaPredictor(nnUNetPredictor):
         return predict_images(self, images, affine, options)
 
     @torch.inference_mode()
-    def say(self, image: torch.Tensor, threshold: float) -> tuple[np.ndarray, SimilarityMap]:
+    def say(self, image: torch.Tensor, threshold: float) -> tuple[torch.Tensor, SimilarityMap]:
         """What the network says of a preprocessed image (C, Z, Y, X): logits (Q + 1, Z, Y, X), the last for any lesion,
         and the similarities where one of them exceeds the threshold."""
         logits = self.predict_logits_from_preprocessed_data(image).cpu()
-        mask = (logits.float().sigmoid() > threshold).any(0)
+        mask = logits.amax(0) > torch.logit(torch.tensor(threshold, dtype=torch.float64))
         self.net.to(self.device)
         vectors = torch.from_numpy(np.array(self.bank.vectors))
         aspects = torch.tensor([ASPECTS.index(aspect) for aspect, _ in self.bank.phrases])
         patch_size = self.configuration_manager.patch_size
-        return logits.numpy(), read_similarity(self._each_fold(), (vectors, aspects), image, mask, patch_size)
+        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+            return logits, read_similarity(self._each_fold(), (vectors, aspects), image, mask, patch_size)
 
     def _internal_predict_sliding_window_return_logits(
         self, data: torch.Tensor, slicers: list, do_on_device: bool = True
     ) -> torch.Tensor:
-        """nnU-Net 2.8's; for lack of memory its accumulators go to the CPU, then fewer queries are asked at once.
+        """nnU-Net 2.8's; for lack of memory, accumulators go to the CPU, then fewer queries are asked at once.
 
-        data (C, Z, Y, X) -> logits (Q + 1, Z, Y, X), the same however many attempts it took. Raises OutOfMemoryError
-        where there is not even memory for one query, and every other error at the first attempt.
+        data (C, Z, Y, X) -> logits (Q + 1, Z, Y, X), the same however many attempts it took. Tiles of one value throughout,
+        as in the air around a patient, do not reach the network, and what lies in no other tile is NOTHING. Raises
+        OutOfMemoryError where there is not even memory for one query, and every other error at the first attempt.
         """
         channels = self.label_manager.num_segmentation_heads
+        shown = [tile for tile in slicers if data[tile].amax() > data[tile].amin()]
+        if not shown:
+            return torch.full((channels, *data.shape[1:]), NOTHING, dtype=torch.half)
         attempts = [(False, min(2**i, channels)) for i in range((channels - 1).bit_length() + 1)]
         if self.device.type == "cuda":
             attempts.insert(0, (True, 1))
         for on_device, parts in attempts:
             try:
-                return self._predict_by_parts(data, slicers, on_device, parts)
+                logits = self._predict_by_parts(data, shown, on_device, parts)
+                return logits if len(shown) == len(slicers) else _without(logits, shown)
             except torch.OutOfMemoryError as error:
                 if (on_device, parts) == attempts[-1]:
                     raise
@@ -352,3 +360,11 @@ class MaleniaPredictor(nnUNetPredictor):
                 pass
             files.finish()
         return record
+
+
+def _without(logits: torch.Tensor, shown: Sequence[tuple[slice, ...]]) -> torch.Tensor:
+    """Logits (Q + 1, Z, Y, X), NOTHING where no tile was shown to the network."""
+    covered = torch.zeros(logits.shape[1:], dtype=torch.bool, device=logits.device)
+    for tile in shown:
+        covered[tile[1:]] = True
+    return torch.where(covered, logits, NOTHING)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from torch import Tensor
 
+from nnunetv2_malenia.inference.lesions import Component
 from nnunetv2_malenia.network.malenia_net import MaleniaNet, Queries
 
 Start = tuple[int, int, int]
@@ -31,6 +32,11 @@ class SimilarityMap(NamedTuple):
     token: np.ndarray
     block: tuple[int, int, int]
     grid_shape: tuple[int, int, int]
+
+    def rows_of(self, component: Component) -> np.ndarray:
+        """Row of each voxel of a component of the preprocessed grid, in the order of argwhere -> (K,) int32."""
+        coarse = (np.argwhere(component.voxels) + [side.start for side in component.box]) // self.block
+        return self.row[tuple(coarse.T)]
 
     def rows_at(self, indices_zyx: np.ndarray, properties: dict, transpose_forward: Sequence[int]) -> np.ndarray:
         """Row of each voxel (K, 3) of the image as read, -1 where nothing was read -> (K,) int32.

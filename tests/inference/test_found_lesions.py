@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from found_lesions import find_lesions
+from found_lesions import find_lesions, masks_of
 from references.lesion_loops import (
     box_loop,
     centre_loop,
@@ -14,7 +14,7 @@ from references.lesion_loops import (
 )
 
 from nnunetv2_malenia.attributes.schema import AspectValues, LesionQuery
-from nnunetv2_malenia.inference.lesions import label_map
+from nnunetv2_malenia.inference.lesions import Component, ImageLesion, label_map
 
 ANISOTROPIC = np.array([[0.8, 0, 0, -60], [0, 0.7, 0, 20], [0, 0, 5.0, 100], [0, 0, 0, 1]])
 
@@ -37,7 +37,8 @@ def query(name):
 def find(*maps, affine=ANISOTROPIC, **options):
     """maps: probabilities (Z, Y, X), one a query, named a, b, ..."""
     queries = [query(chr(ord("a") + i)) for i in range(len(maps))]
-    return find_lesions(queries, [True] * len(maps), np.stack(maps).astype(np.float32), affine, **options)
+    answers = find_lesions(queries, [True] * len(maps), np.stack(maps).astype(np.float32), affine, **options)
+    return masks_of(answers), answers.findings, answers.label_map
 
 
 def lesions_of(probability, affine=ANISOTROPIC, **options):
@@ -58,7 +59,7 @@ def blob(seed, shape=(6, 14, 16)):
 
 
 def test_nothing_above_the_threshold_is_no_lesion():
-    masks, (finding,) = find(empty() + 0.5)
+    masks, (finding,), _ = find(empty() + 0.5)
     assert not masks.any()
     assert (finding.lesions, finding.volume_ml, finding.left_out) == ((), 0, 0)
     assert finding.presence_score == 0.5
@@ -97,10 +98,9 @@ def test_lesions_that_touch_are_one_in_one_mask_and_two_in_two():
     first[2, 4:8, 4:8] = 0.7
     second[2, 8:12, 8:12] = 0.9  # touches in a corner
     assert len(lesions_of(np.maximum(first, second))) == 1
-    masks, findings = find(first, second)
+    _, findings, labels = find(first, second)
     assert [len(finding.lesions) for finding in findings] == [1, 1]
     assert [finding.lesions[0].shared_with for finding in findings] == [(), ()]
-    labels = label_map(masks, np.stack([first, second]))
     assert (labels[2, 4, 4], labels[2, 8, 8], labels[0, 0, 0]) == (1, 2, 0)
 
 
@@ -109,12 +109,11 @@ def test_shared_voxels_are_counted_and_named_and_go_to_the_more_probable():
     first[2, 4:8, 4:8] = 0.7
     second[2, 6:12, 4:8] = 0.9
     third[5, 15, 15] = 0.9
-    masks, findings = find(first, second, third)
+    _, findings, labels = find(first, second, third)
     for finding, other in zip(findings[:2], "ba", strict=True):
         (shared,) = finding.lesions[0].shared_with
         assert (shared.query, shared.voxels) == (other, 8)
     assert findings[2].lesions[0].shared_with == ()
-    labels = label_map(masks, np.stack([first, second, third]))
     assert (labels[2, 5, 5], labels[2, 6, 5]) == (1, 2)
     assert np.bincount(labels.ravel()).tolist()[1:] == [8, 24, 1]
 
@@ -131,7 +130,7 @@ def test_forty_lesions_are_forty_largest_first():
     for number in range(40):
         z, y, x = 1 + 4 * (number // 20), 2 + 4 * (number % 5), 2 + 12 * (number // 5 % 4)
         probability[z, y, x : x + 1 + number % 7] = 0.6
-    masks, (finding,) = find(probability)
+    masks, (finding,), _ = find(probability)
     volumes = [lesion.volume_ml for lesion in finding.lesions]
     assert len(volumes) == 40
     assert [lesion.id for lesion in finding.lesions] == list(range(1, 41))
@@ -145,11 +144,11 @@ def test_components_below_the_least_volume_are_in_no_mask_and_are_counted():
     probability[3, 9, 9:11] = 0.9
     probability[5, 15, 15] = 0.9
     voxel_ml = 0.8 * 0.7 * 5 / 1000
-    masks, (finding,) = find(probability, min_volume_ml=2 * voxel_ml)
+    masks, (finding,), labels = find(probability, min_volume_ml=2 * voxel_ml)
     assert [round(lesion.volume_ml / voxel_ml) for lesion in finding.lesions] == [3, 2]
     assert finding.left_out == 1
     assert masks.sum() == 5
-    assert label_map(masks, probability[None]).sum() == 5
+    assert labels.sum() == 5
 
 
 def test_the_threshold_is_not_part_of_the_mask():
@@ -229,3 +228,28 @@ def numbers(lesion):
     box = lesion.bounding_box
     return [lesion.volume_ml, lesion.longest_axial_diameter_mm, *lesion.extent_mm, *lesion.centre.ras_mm,
             *lesion.centre.lps_mm, *box.ras_mm.min, *box.ras_mm.max, *box.lps_mm.min, *box.lps_mm.max]  # fmt: skip
+
+
+def lesion(box, fit, presence_score=0.9):
+    voxels = np.ones([side.stop - side.start for side in box], bool)
+    return ImageLesion(Component(box, voxels), presence_score, fit)
+
+
+def test_a_lesion_of_two_queries_is_in_the_label_map_as_that_which_fits_better_and_whole():
+    small, large = np.s_[1:3, 2:6, 2:6], np.s_[1:3, 2:7, 2:6]
+    for fits, expected in (((-1.0, -3.0), {1: 32}), ((-3.0, -1.0), {2: 40}), ((-np.inf, -9.0), {2: 40})):
+        labels = label_map([[lesion(small, fits[0])], [lesion(large, fits[1], 0.6)]], (4, 10, 12))
+        assert dict(zip(*np.unique(labels[labels > 0], return_counts=True), strict=True)) == expected
+
+
+def test_lesions_that_share_few_voxels_are_both_in_the_label_map():
+    left, right = np.s_[1:3, 2:6, 0:6], np.s_[1:3, 2:6, 5:12]
+    labels = label_map([[lesion(left, -2.0)], [lesion(right, -1.0)]], (4, 10, 12))
+    assert (labels == 2).sum() == 2 * 4 * 7
+    assert (labels == 1).sum() == 2 * 4 * 5
+
+
+def test_where_no_query_fits_better_the_more_probable_has_the_lesion():
+    box = np.s_[1:3, 2:6, 2:6]
+    labels = label_map([[lesion(box, -1.0, 0.7)], [lesion(box, -1.0, 0.8)]], (4, 10, 12))
+    assert set(np.unique(labels)) == {0, 2}

@@ -64,3 +64,19 @@ def test_another_error_is_not_taken_for_lack_of_memory(predictor, monkeypatch):
     with pytest.raises(RuntimeError, match="a slip of shapes"):
         predictor.predict_logits_from_preprocessed_data(IMAGE)
     assert asked == [5]
+
+
+def test_tiles_of_air_do_not_reach_the_network_and_hold_nothing(predictor, monkeypatch):
+    image = IMAGE.clone()
+    image[..., 4:] = image.min()
+    whole = predictor.predict_logits_from_preprocessed_data(IMAGE)
+    asked = fails(predictor, monkeypatch, RuntimeError("never"), above=99)
+    logits = predictor.predict_logits_from_preprocessed_data(image)
+    assert 0 < len(asked) < len(predictor._internal_get_sliding_window_slicers(IMAGE.shape[1:]))
+    assert logits.shape == whole.shape
+    assert logits.isfinite().all()
+    assert (logits[..., 8:] == logits.min()).all()
+    assert (logits[..., :4] > logits.min()).any()
+    asked.clear()
+    assert (predictor.predict_logits_from_preprocessed_data(torch.zeros_like(image)) < -9).all()
+    assert asked == []
