@@ -228,7 +228,7 @@ class MaleniaPredictor(nnUNetPredictor):
     ) -> torch.Tensor:
         """nnU-Net 2.8's; for lack of memory, accumulators go to the CPU, then fewer queries are asked at once.
 
-        data (C, Z, Y, X) -> logits (Q + 1, Z, Y, X), the same however many attempts it took. Tiles of one value throughout,
+        data (C, Z, Y, X) -> logits (Q + 1, Z, Y, X), the same however many attempts it took. Tiles of one value,
         as in the air around a patient, do not reach the network, and what lies in no other tile is NOTHING. Raises
         OutOfMemoryError where there is not even memory for one query, and every other error at the first attempt.
         """
