@@ -2,10 +2,10 @@
 
 One thread, one worker and one seed for all. The shared models are made once a session, when first asked for, and are
 read-only; a test that changes one copies it first:
-- `tiny_model`: a model folder as nnU-Net leaves it, with two folds of random weights, for tests of prediction;
+- `model`: a model folder as nnU-Net leaves it, with two folds of random weights, for tests of prediction;
 - `trained`: a `tiny_workspace.Workspace` in which nnU-Net's commands have prepared phantoms and trained fold 0.
-Commands run in-process: ours as functions, `cli.merge([...])`, or, like nnU-Net's, by `Workspace.run`.
-`Workspace.run_alone` starts a Python of its own, which costs five seconds: for tests of what crosses that border.
+Commands run in-process: ours as functions, `cli.merge([...])`, or, like nnU-Net's, by `in_process.run_command` and
+`Workspace.run`. `Workspace.run_alone` starts a Python of its own, for five seconds: where that border is tested.
 """
 
 import os
@@ -48,10 +48,10 @@ def pytest_runtest_call() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory) -> Path:
+def model(tmp_path_factory) -> Path:
     from tiny_model import write_tiny_model
 
-    return write_tiny_model(tmp_path_factory.mktemp("tiny_model"), folds=(0, 1))
+    return write_tiny_model(tmp_path_factory.mktemp("model"), folds=(0, 1))
 
 
 @pytest.fixture(scope="session")

@@ -134,9 +134,9 @@ def test_stored_in_any_axis_order_the_answer_is_the_same_in_the_world(trained, t
         for other in world[1:]:
             np.testing.assert_array_equal(world[0], other)
     maps = [in_the_world(tmp_path / "out" / f"{order}.npz") for order in orders]
-    assert (maps[0].std(axis=(1, 2, 3)) > 0.001).all()  # masks of a hardly trained network may be full or empty
+    spread = maps[0].std(axis=(1, 2, 3))  # masks of a hardly trained network may be full or empty; maps never are
     for other in maps[1:]:
-        np.testing.assert_allclose(maps[0], other, atol=1e-3)
+        assert (np.abs(other - maps[0]).max(axis=(1, 2, 3)) < 0.05 * spread).all()
     findings = [json.loads((tmp_path / "out" / f"{order}.json").read_text())["findings"] for order in orders]
     scores = np.array([[finding["presence_score"] for finding in case] for case in findings])
     np.testing.assert_allclose(scores, scores[:1].repeat(len(orders), 0), atol=1e-6)

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from importlib.metadata import entry_points
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 
-import pytest
+from in_process import run_command
 
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
 from nnunetv2_malenia.demo.run import write_small_plans
@@ -40,26 +34,10 @@ class Workspace:
         self.model = folder / "nnUNet_results" / DATASET / f"{TRAINER}__{PLANS}__3d_fullres"
 
     def run(self, command: str, *arguments: object, ok: bool = True, **env: str) -> str:
-        """Call what a console command calls, in this process -> what it prints, errors too.
-
-        nnU-Net's background workers are threads here. ok: whether it should end with status 0.
-        """
-        (script,) = entry_points(group="console_scripts", name=command)
-        printed = io.StringIO()
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed), redirect_stderr(printed):
-            for name, value in (self.env | env).items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", [command, *map(str, arguments)])
-            patch.setattr(multiprocessing, "get_context", lambda method: SimpleNamespace(Pool=ThreadPool))
-            try:
-                status = script.load()()
-            except SystemExit as end:
-                status = end.code
-        assert (not status) is ok, printed.getvalue()
-        return printed.getvalue()
+        return run_command(command, *arguments, ok=ok, **self.env | env)
 
     def run_alone(self, command: str, *arguments: object, ok: bool = True, **env: str) -> str:
-        """The same in a process of its own, with background workers of its own."""
+        """Run the command itself, in a process of its own that may have background processes."""
         done = subprocess.run(
             [executable(command), *map(str, arguments)],
             env=os.environ | self.env | env,

@@ -2,15 +2,13 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from in_process import run_command
 from references.metric_loops import nsd_loop
 from tiny_study import AFFINE, LABELS, SHAPE, save, volume, write
 
@@ -344,11 +342,7 @@ def test_nnunet_gives_the_same_dsc_wherever_a_type_is_present(study):
 
 def nnunet_dice(study, labels: Path, plans: Path) -> dict[str, dict]:
     output = study.folder / "nnunet.json"
-    entry = "from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point as f; f()"
-    subprocess.run(
-        [sys.executable, "-c", entry, study.references, study.predictions, "-djfile", labels, "-pfile", plans,
-         "-o", output, "-np", "1"],
-        check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    run_command("nnUNetv2_evaluate_folder", study.references, study.predictions, "-djfile", labels, "-pfile", plans,
+                "-o", output, "-np", "1")  # fmt: skip
     per_case = json.loads(output.read_text())["metric_per_case"]
     return {Path(each["reference_file"]).name.removesuffix(".nii.gz"): each["metrics"] for each in per_case}

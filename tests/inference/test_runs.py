@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from tiny_model import AFFINE, SHAPE_XYZ, BrightIsLesion, bright_is_lesion, save_ct, tiny_ct, write_tiny_model
+from tiny_model import AFFINE, SHAPE_XYZ, BrightIsLesion, bright_is_lesion, save_ct, tiny_ct
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
 from nnunetv2_malenia.cli import predict_zeroshot
@@ -28,11 +28,6 @@ TABLE = AttributeTable(
 )
 HERE = {"num_processes_preprocessing": 0, "num_processes_export": 0}
 SCHEMA = Path(__file__).parents[2] / "docs" / "case_findings.schema.json"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model"), folds=(0, 1))
 
 
 def predictor_of(model, folds=(0,), table=TABLE):
