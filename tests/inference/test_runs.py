@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from dies_on import DiesOn
 from tiny_model import AFFINE, SHAPE_XYZ, BrightIsLesion, bright_is_lesion, save_ct, tiny_ct
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
@@ -161,18 +162,6 @@ def test_a_process_that_dies_fails_its_case_and_the_next_gets_a_new_one():
         with pytest.raises(BrokenProcessPool):
             workers.submit(os._exit, 1).result()
         assert workers.submit(int, "3").result() == 3
-
-
-class DiesOn:
-    """A preparation whose process is killed by one case, as by the system when memory runs out."""
-
-    def __init__(self, prepare, name):
-        self.prepare, self.name = prepare, name
-
-    def __call__(self, channels):
-        if channels[0].name == self.name:
-            os._exit(9)
-        return self.prepare(channels)
 
 
 def test_a_case_that_kills_its_process_takes_no_other_case_along(bright, images, tmp_path, monkeypatch):
