@@ -298,7 +298,7 @@ def test_results_are_written_as_json_csv_table_and_picture(asked, tmp_path):
         pytest.approx(case["dsc"]) if case["dsc"] is not None else None for case in summary["cases"]]  # fmt: skip
     with (folder / "types.csv").open(newline="") as file:
         assert [row["name"] for row in csv.DictReader(file)] == ["liver tumor", "liver cyst"]
-    assert (folder / "table.md").read_text() == evaluation.table()
+    assert (folder / "table.md").read_text("utf-8") == evaluation.table()
     assert (folder / "dsc.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -339,12 +339,12 @@ def test_no_lesion_forty_lesions_and_cut_ones_come_through_a_run(bright, tmp_pat
 
 
 def test_the_published_schema_is_that_of_the_findings(bright, images, tmp_path):
-    assert SCHEMA.read_text() == findings_schema_text(), (
+    assert SCHEMA.read_text("utf-8") == findings_schema_text(), (
         "write it again: python -c 'from nnunetv2_malenia.inference.findings import findings_schema_text as t; "
         'print(t(), end="")\' > docs/case_findings.schema.json'
     )
     bright.predict_cases(images / "a_0000.nii.gz", tmp_path / "out", **HERE)
     content = json.loads((tmp_path / "out" / "a.json").read_text())
-    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text("utf-8")))
     validator.validate(content)
     assert not validator.is_valid(content | {"scores": "calibrated"})
