@@ -160,9 +160,11 @@ def test_plain_nnunet_commands_work_and_an_exported_model_predicts_the_same(trai
     assert len(np.unique(before)) > 1
 
 
-def test_nnunet_predicts_in_a_process_of_its_own_and_with_background_processes(trained, tmp_path):
-    trained.run_alone("nnUNetv2_predict_from_modelfolder", "-i", trained.raw / "imagesTs", "-o", tmp_path, "-m",
-                      trained.model, "-f", "0", "-npp", "1", "-nps", "1", *CHEAP)  # fmt: skip
+@pytest.mark.parametrize("command", ["nnUNetv2_predict_from_modelfolder", "malenia_predict_zeroshot"])
+def test_a_process_of_its_own_with_background_processes_predicts(trained, tmp_path, command):
+    table = ("--attributes", trained.raw / "test_attributes.json", *LENIENT) if command.startswith("malenia") else ()
+    trained.run_alone(command, "-i", trained.raw / "imagesTs", "-o", tmp_path, "-m", trained.model, "-f", "0",
+                      "-npp", "1", "-nps", "1", *CHEAP, *table)  # fmt: skip
     image = nib.load(next((trained.raw / "imagesTs").iterdir()))
     answer = nib.load(tmp_path / "phantom_test_0000.nii.gz")
     assert answer.shape == image.shape
