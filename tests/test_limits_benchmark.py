@@ -9,7 +9,7 @@ import torch
 from tiny_net import PATCH_SIZE, PHRASE_ASPECT, tiny_net
 
 from benchmarks.aspects.answers import Phantoms
-from benchmarks.limits import descriptions
+from benchmarks.limits import descriptions, measurements
 from benchmarks.limits.descriptions import can_coincide, is_the_same, silent_share
 from benchmarks.limits.measurements import MEASURED, OwnMasks, forest_accuracy, measure_folder, measure_lesion
 from benchmarks.limits.reference_masks import CERTAIN, ToldNet
@@ -135,7 +135,8 @@ def test_a_lesion_is_measured_by_its_own_mask_or_by_that_of_the_model(tmp_path):
     assert np.array_equal(measured, measure_lesion(image.astype(np.float32), labels, lesion))
 
 
-def test_a_forest_reads_unseen_types_by_what_it_measured_of_seen_ones():
+def test_a_forest_reads_unseen_types_by_what_it_measured_of_seen_ones(monkeypatch):
+    monkeypatch.setattr(measurements, "TREES", 20)
     rng = np.random.default_rng(0)
 
     def lesions(name):

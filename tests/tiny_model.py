@@ -15,7 +15,6 @@ from nnunetv2_malenia.attributes.tables import clinical_knowledge_table
 from nnunetv2_malenia.inference.predictor import MaleniaPredictor
 from nnunetv2_malenia.inference.preparation import Preparation
 from nnunetv2_malenia.training.attribute_files import resolve_plans
-from nnunetv2_malenia.training.trainer import MaleniaTrainer
 
 SPACING_ZYX = (5.0, 4.0, 4.0)
 SHAPE_XYZ = (14, 12, 10)
@@ -72,6 +71,8 @@ def tiny_preparation(*, num_channels: int = 1, **plans: object) -> Preparation:
 
 def write_tiny_model(folder: Path, *, folds: tuple[int, ...] = (0,)) -> Path:
     """A model folder as nnU-Net leaves it; each fold has its own random weights."""
+    from nnunetv2_malenia.training.trainer import MaleniaTrainer  # seconds, which background processes need not spend
+
     ckt, plans = clinical_knowledge_table(), tiny_plans()
     table = ckt.model_copy(update={"lesions": {name: ckt.lesions[name] for name in ("liver tumor", "kidney cyst")}})
     network = {"num_tokens": 4, "token_dim": 12, "num_heads": 2, "embedding_dim": 6, "num_scales": 2}

@@ -22,6 +22,7 @@ from nnunetv2_malenia.evaluation.volumes import find_volume, read_volume, volume
 
 MEASURED = ("shape", "density", "density_variation", "surface", "relationship", "specific_features")
 LEAST_VOXELS = 4
+TREES = 500
 MARGIN = 5
 NEAR_ZERO = 20.0  # HU, beside which a contrast is none
 
@@ -123,7 +124,7 @@ def forest_accuracy(
 def _forest_share(
     aspect: str, known: Sequence[tuple[str, np.ndarray]], asked: Sequence[tuple[Sequence[str], np.ndarray]]
 ) -> float:
-    forest = RandomForestClassifier(500, min_samples_leaf=2, class_weight="balanced", random_state=0)
+    forest = RandomForestClassifier(TREES, min_samples_leaf=2, class_weight="balanced", random_state=0)
     forest.fit([x for _, x in known], [value for value, _ in known])
     read = forest.predict([x for _, x in asked])
     return share(fits(aspect, value, drawn) for value, (drawn, _) in zip(read, asked, strict=True))

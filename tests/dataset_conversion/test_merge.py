@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from in_process import workers_as_threads
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from tiny_data import MSD_LABELS, kits, mask, msd_task, save, stored, tree
 
@@ -186,7 +187,8 @@ def test_the_trainer_takes_the_merge_and_knows_what_is_annotated(raw, everything
 )
 def test_nnunet_verifies_the_merge(raw, everything, options, capsys):
     assert run(raw, *everything, options=options) == 0
-    verify_dataset_integrity(str(raw / "Dataset100_Merged"), num_processes=1)
+    with workers_as_threads():
+        verify_dataset_integrity(str(raw / "Dataset100_Merged"), num_processes=1)
     told = capsys.readouterr().out
     assert "verify_dataset_integrity Done" in told
     assert "Warning" not in told

@@ -4,6 +4,7 @@ import io
 import json
 import re
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from nnunetv2_malenia.phantom.dataset import SEEN, UNSEEN, plan_test_cases, plan
 
 SHIPPED = SHIPPED_MODELS / MODEL
 MOST_MB = 12
+SMALL = replace(PHANTOMS, shape=(24, 30, 38), scale=0.6, shape_jitter=0)  # one tile
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_phantoms_that_are_there_are_used(tmp_path):
     folder = tmp_path / "shipped_model"
     OutputFolder(tmp_path).open()
     folder.mkdir()
-    write_phantom_dataset(folder / "phantoms", train_cases=0, test_cases=1, seed=SEED, config=PHANTOMS)
+    write_phantom_dataset(folder / "phantoms", train_cases=0, test_cases=1, seed=SEED, config=SMALL)
     assert demo(["-o", str(tmp_path)]) == 0
     assert len(list((folder / "phantoms" / "imagesTs").iterdir())) == 1
     assert len(list((folder / "predictions" / "masks").iterdir())) == 1

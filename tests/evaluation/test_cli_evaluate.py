@@ -20,7 +20,7 @@ def test_the_table_is_printed_and_results_go_beside_the_predictions(asked, argum
     assert "note: not scored, since the predictions do not have them: kidney tumor" in err
     folder = asked.predictions / "evaluation"
     assert out.rstrip().endswith(f"written: {folder}")
-    assert (folder / "table.md").read_text() in out
+    assert (folder / "table.md").read_text("utf-8") in out
 
 
 def test_options_reach_the_evaluation(arguments, tmp_path, capsys):

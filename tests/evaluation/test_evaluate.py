@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import header_faults
 import nibabel as nib
 import numpy as np
 import pytest
+from in_process import run_command
 from references.metric_loops import nsd_loop
 from tiny_study import AFFINE, LABELS, SHAPE, save, volume, write
 
@@ -332,7 +330,7 @@ def test_results_are_written_as_json_csv_table_and_picture(asked, tmp_path):
         pytest.approx(case["dsc"]) if case["dsc"] is not None else None for case in summary["cases"]]  # fmt: skip
     with (folder / "types.csv").open(newline="") as file:
         assert [row["name"] for row in csv.DictReader(file)] == ["liver tumor", "liver cyst"]
-    assert (folder / "table.md").read_text() == evaluation.table()
+    assert (folder / "table.md").read_text("utf-8") == evaluation.table()
     assert (folder / "dsc.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -376,11 +374,7 @@ def test_nnunet_gives_the_same_dsc_wherever_a_type_is_present(study):
 
 def nnunet_dice(study, labels: Path, plans: Path) -> dict[str, dict]:
     output = study.folder / "nnunet.json"
-    entry = "from nnunetv2.evaluation.evaluate_predictions import evaluate_folder_entry_point as f; f()"
-    subprocess.run(
-        [sys.executable, "-c", entry, study.references, study.predictions, "-djfile", labels, "-pfile", plans,
-         "-o", output, "-np", "1"],
-        check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    run_command("nnUNetv2_evaluate_folder", study.references, study.predictions, "-djfile", labels, "-pfile", plans,
+                "-o", output, "-np", "1")  # fmt: skip
     per_case = json.loads(output.read_text())["metric_per_case"]
     return {Path(each["reference_file"]).name.removesuffix(".nii.gz"): each["metrics"] for each in per_case}

@@ -23,7 +23,7 @@ from dicom_files import (
     write_ct_series,
 )
 from pydicom import Dataset, dcmread
-from tiny_model import bright_is_lesion, save_ct, tiny_ct, write_tiny_model
+from tiny_model import bright_is_lesion, save_ct, tiny_ct
 
 from nnunetv2_malenia import __version__
 from nnunetv2_malenia.attributes.schema import AttributeTable
@@ -49,11 +49,6 @@ def bright_ct(*, lesions=True):
         hounsfield[3:6, 4:6, 5:7] = 600
         hounsfield[7, 10, 9] = 240
     return hounsfield
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 def predict(model, source, out, options=OPTIONS, table=TABLE):

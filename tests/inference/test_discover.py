@@ -6,18 +6,13 @@ import jsonschema
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_model import BrightIsLesion, save_ct, write_tiny_model
+from tiny_model import BrightIsLesion, save_ct
 
 from nnunetv2_malenia.inference.export import OutputOptions, read_findings
 from nnunetv2_malenia.inference.findings import CaseFindings
 from nnunetv2_malenia.inference.predictor import MaleniaPredictor
 
 HERE = {"num_processes_preprocessing": 0, "num_processes_export": 0}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model"), folds=(0, 1))
 
 
 @pytest.fixture(scope="module")

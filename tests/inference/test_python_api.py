@@ -3,7 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny_model import AFFINE, SHAPE_XYZ, save_ct, tiny_ct, write_tiny_model
+from tiny_model import AFFINE, SHAPE_XYZ, save_ct, tiny_ct
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
 from nnunetv2_malenia.inference.export import OutputOptions, read_findings
@@ -16,9 +16,8 @@ TABLE = AttributeTable(
 
 
 @pytest.fixture(scope="module")
-def predictor(tmp_path_factory):
-    folder = write_tiny_model(tmp_path_factory.mktemp("model"))
-    return MaleniaPredictor.from_model_folder(folder, device="cpu", use_mirroring=False)
+def predictor(model):
+    return MaleniaPredictor.from_model_folder(model, device="cpu", use_mirroring=False)
 
 
 @pytest.mark.parametrize("order", ["RAS", "LPS", "SAR"])

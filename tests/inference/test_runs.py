@@ -12,7 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from tiny_model import AFFINE, SHAPE_XYZ, BrightIsLesion, bright_is_lesion, save_ct, tiny_ct, write_tiny_model
+from dies_on import DiesOn
+from tiny_model import AFFINE, SHAPE_XYZ, BrightIsLesion, bright_is_lesion, save_ct, tiny_ct
 
 from nnunetv2_malenia.attributes.schema import AttributeTable
 from nnunetv2_malenia.cli import predict_zeroshot
@@ -28,11 +29,6 @@ TABLE = AttributeTable(
 )
 HERE = {"num_processes_preprocessing": 0, "num_processes_export": 0}
 SCHEMA = Path(__file__).parents[2] / "docs" / "case_findings.schema.json"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model"), folds=(0, 1))
 
 
 def predictor_of(model, folds=(0,), table=TABLE):
@@ -166,18 +162,6 @@ def test_a_process_that_dies_fails_its_case_and_the_next_gets_a_new_one():
         with pytest.raises(BrokenProcessPool):
             workers.submit(os._exit, 1).result()
         assert workers.submit(int, "3").result() == 3
-
-
-class DiesOn:
-    """A preparation whose process is killed by one case, as by the system when memory runs out."""
-
-    def __init__(self, prepare, name):
-        self.prepare, self.name = prepare, name
-
-    def __call__(self, channels):
-        if channels[0].name == self.name:
-            os._exit(9)
-        return self.prepare(channels)
 
 
 def test_a_case_that_kills_its_process_takes_no_other_case_along(bright, images, tmp_path, monkeypatch):
@@ -355,12 +339,12 @@ def test_no_lesion_forty_lesions_and_cut_ones_come_through_a_run(bright, tmp_pat
 
 
 def test_the_published_schema_is_that_of_the_findings(bright, images, tmp_path):
-    assert SCHEMA.read_text() == findings_schema_text(), (
+    assert SCHEMA.read_text("utf-8") == findings_schema_text(), (
         "write it again: python -c 'from nnunetv2_malenia.inference.findings import findings_schema_text as t; "
         'print(t(), end="")\' > docs/case_findings.schema.json'
     )
     bright.predict_cases(images / "a_0000.nii.gz", tmp_path / "out", **HERE)
     content = json.loads((tmp_path / "out" / "a.json").read_text())
-    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text("utf-8")))
     validator.validate(content)
     assert not validator.is_valid(content | {"scores": "calibrated"})

@@ -25,6 +25,9 @@ def imported_packages(source: str) -> set[str]:
     return {name.partition(".")[0] for name in plain | members}
 
 
+DISTRIBUTIONS = packages_distributions()
+
+
 def third_party() -> list[str]:
     files = [path for folder in SHIPPED for path in (REPOSITORY / folder).rglob("*.py")]
     found = set().union(*(imported_packages(path.read_text(encoding="utf-8")) for path in files))
@@ -34,7 +37,7 @@ def third_party() -> list[str]:
 @pytest.mark.parametrize("package", third_party())
 def test_every_package_that_is_imported_is_declared(package):
     declared = {normalised(re.match(r"[\w.-]+", line).group()) for line in requires("nnunetv2_malenia")}
-    providers = {normalised(name) for name in packages_distributions().get(package, [package])}
+    providers = {normalised(name) for name in DISTRIBUTIONS.get(package, [package])}
 
     assert providers & declared, f"{package} is imported: add {' or '.join(providers)} to pyproject.toml"
 

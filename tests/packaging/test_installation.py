@@ -257,3 +257,10 @@ def test_nnunet_finds_the_installed_trainer_here_and_in_spawned_workers(installe
 )
 def test_every_installed_command_explains_itself(installed, command):
     assert installed.run(command, "--help").stdout.startswith(f"usage: {command}")
+
+
+def test_an_installed_command_that_fails_ends_with_status_1_and_one_line(installed):
+    command = [installed.scripts / "malenia_attributes", "validate", "nowhere.json"]
+    failed = subprocess.run(command, cwd=installed.root, capture_output=True, encoding="utf-8")
+
+    assert (failed.returncode, failed.stdout, failed.stderr.count("\n")) == (1, "", 1)
