@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from typing import BinaryIO, NamedTuple
@@ -22,7 +22,6 @@ from nnunetv2_malenia.dataset_conversion.sources import SourceFile
 from nnunetv2_malenia.files import MaleniaError
 
 GRID_TOLERANCE = 0.1  # of the smallest voxel edge: how far a corner of the mask may lie from the image's
-MAX_LABELS = 256
 _CHUNK = 2**20
 _LISTED_AT_MOST = 5
 
@@ -32,7 +31,10 @@ class CaseFaultError(MaleniaError):
 
 
 class Mask(NamedTuple):
-    """A label map. voxels: (X, Y, Z) uint8 in the file's axis order; counts: (256,) int64, voxels of each value."""
+    """A label map. voxels: (X, Y, Z) in the file's axis order; counts: int64, voxels of each value.
+
+    voxels are uint8, and uint16 where the label map has values above 255; counts has an entry for each that they hold.
+    """
 
     header: nib.Nifti1Header
     voxels: np.ndarray
@@ -61,11 +63,11 @@ def read_image_header(file: SourceFile, volumes: int) -> nib.Nifti1Header:
 
 
 def read_mask(file: SourceFile, names: Mapping[int, str]) -> Mask:
-    """Read a .nii.gz label map to its end, where gzip's checksum is; memory: one byte a voxel.
+    """Read a .nii.gz label map to its end, where gzip's checksum is; memory: one or two bytes a voxel.
 
-    names: the values that may occur -> what they mean; the background is one of them. Raises CaseFaultError for a
-    damaged file, more than three axes, an affine that is no grid, values that are not integers or not in `names`, and
-    for a mask with nothing but background.
+    names: the values that may occur -> what they mean; the background is one of them, and may be all that there is.
+    Raises CaseFaultError for a damaged file, more than three axes, an affine that is no grid, and values that are not
+    integers or not in `names`.
     """
     with _faults_of(file), file.open() as raw, gzip.GzipFile(fileobj=raw) as stream:
         header = nib.Nifti1Header.from_fileobj(stream)
@@ -74,15 +76,21 @@ def read_mask(file: SourceFile, names: Mapping[int, str]) -> Mask:
             raise CaseFaultError(f"{file.name}: a mask of shape {header.get_data_shape()}; store one 3-D label map")
         _check_affine(header, file)
         stream.seek(int(header["vox_offset"]))
-        voxels, counts = np.empty(prod(shape), np.uint8), np.zeros(MAX_LABELS, np.int64)
+        voxels = np.empty(prod(shape), smallest_type(names))
+        counts = np.zeros(np.iinfo(voxels.dtype).max + 1, np.int64)
         for start in range(0, voxels.size, _CHUNK):
             chunk = voxels[start : start + _CHUNK]
-            chunk[:] = _labels(_read_voxels(stream, header, chunk.size), file)
-            counts += np.bincount(chunk, minlength=MAX_LABELS)
+            chunk[:] = _labels(_read_voxels(stream, header, chunk.size), len(counts), file)
+            counts += np.bincount(chunk, minlength=len(counts))
         while stream.read(_CHUNK):
             pass
     _check_values(counts, names, file)
     return Mask(header, voxels.reshape(shape, order="F"), counts)
+
+
+def smallest_type(values: Iterable[int]) -> type[np.unsignedinteger]:
+    """What label maps with these values are stored as; as few bytes a voxel as will do."""
+    return np.uint8 if max(values) <= np.iinfo(np.uint8).max else np.uint16
 
 
 def check_same_grid(image: nib.Nifti1Header, mask: nib.Nifti1Header) -> None:
@@ -157,7 +165,7 @@ def _read_voxels(stream: BinaryIO, header: nib.Nifti1Header, count: int) -> np.n
     return voxels if slope is None or (slope, inter) == (1, 0) else voxels * slope + inter
 
 
-def _labels(voxels: np.ndarray, file: SourceFile) -> np.ndarray:
+def _labels(voxels: np.ndarray, limit: int, file: SourceFile) -> np.ndarray:
     if voxels.dtype.kind not in "iuf":
         raise CaseFaultError(f"{file.name}: mask voxels of type {voxels.dtype}; store integers")
     if voxels.dtype == np.uint8:
@@ -167,9 +175,9 @@ def _labels(voxels: np.ndarray, file: SourceFile) -> np.ndarray:
             f"{file.name}: mask value {voxels[~whole][0]:.4g} is not an integer; store labels, not probabilities, and "
             "resample masks by nearest neighbour"
         )
-    if (outside := (voxels < 0) | (voxels >= MAX_LABELS)).any():
+    if (outside := (voxels < 0) | (voxels >= limit)).any():
         raise CaseFaultError(_not_in_map(file, f"{voxels[outside][0]:.0f}"))
-    return voxels.astype(np.uint8)
+    return voxels
 
 
 def _check_values(counts: np.ndarray, names: Mapping[int, str], file: SourceFile) -> None:
@@ -177,8 +185,6 @@ def _check_values(counts: np.ndarray, names: Mapping[int, str], file: SourceFile
         listed = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:_LISTED_AT_MOST])
         known = ", ".join(f"{value} {name}" for value, name in names.items())
         raise CaseFaultError(f"{_not_in_map(file, listed)}, which is {known}")
-    if not counts[1:].any():
-        raise CaseFaultError(f"{file.name}: an empty mask; draw what the image shows, or leave the case out")
 
 
 def _not_in_map(file: SourceFile, values: str) -> str:

@@ -14,6 +14,8 @@ from typing import BinaryIO
 import nibabel as nib
 import numpy as np
 
+from nnunetv2_malenia.files.whole_files import flush_to_disk
+
 FILE_ENDING = ".nii.gz"
 _BLOCK = 2**20
 
@@ -49,16 +51,17 @@ def written_beside(path: Path) -> Iterator[Path]:
     beside.unlink(missing_ok=True)
     try:
         yield beside
+        flush_to_disk(beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
 
 def write_mask(voxels: np.ndarray, image: nib.Nifti1Header, path: Path) -> None:
-    """Store an (X, Y, Z) uint8 label map with the geometry of the image it belongs to, field by field."""
+    """Store an (X, Y, Z) label map with the geometry of the image it belongs to, field by field."""
     header = image.copy()
     header.extensions.clear()
-    header.set_data_dtype(np.uint8)
+    header.set_data_dtype(voxels.dtype)
     header.set_data_shape(voxels.shape)
     header["cal_min"] = header["cal_max"] = 0
     nib.save(nib.Nifti1Image(voxels, image.get_best_affine(), header), path)
@@ -74,7 +77,7 @@ def write_volumes(file: BinaryIO, paths: Sequence[Path]) -> None:
         header.set_data_shape(shape)
         header["vox_offset"] = 0  # nibabel then writes where its own header ends
         for path in paths:
-            with gzip.open(path, "wb", compresslevel=1) as out:
+            with path.open("wb") as file_out, gzip.GzipFile("", "wb", 1, file_out, mtime=0) as out:
                 header.write_to(out)
                 _copy_bytes(stream, out, prod(shape) * header.get_data_dtype().itemsize)
 
