@@ -232,8 +232,8 @@ def test_sheet_takes_regions_and_tells_what_it_cannot_show(patient, tmp_path, ca
     told = capsys.readouterr().err.splitlines()
     assert [line.split(": ")[2].split(";")[0].split(" (")[0] for line in told] == [
         f"not on the grid of {out / 'imagesTr' / 'ct_0000.nii.gz'}",
-        "no labels in it",
-        "cannot be read as JSON",
+        "3 is no object of names and values",
+        "not JSON at line 1, column 2",
     ]
     assert not png.exists()
 
