@@ -3,9 +3,9 @@
     python -m benchmarks.bench_predict -o FOLDER [--slices 119] [--queries 1 4 16] [--repeats 3] [--quick]
 
 The image is a phantom, resampled to 512 x 512 x SLICES voxels; the model is the one that ships, as a checkpoint that
-nnU-Net reads. Commands alternate, so that a machine that slows down slows all. Writes benchmarks/results/predict_SLICES.json:
-wall time of the commands, peak memory of each with all its processes, and where the time of one answer goes. `--quick`
-asks two queries of a small image, once, and writes to FOLDER only.
+nnU-Net reads. Commands alternate, so that a machine that slows down slows all. Writes wall time of the commands, peak
+memory of each with all its processes, and where the time of one answer goes, to benchmarks/results/predict_SLICES.json.
+`--quick` asks two queries of a small image, once, and writes to FOLDER only.
 """
 
 from __future__ import annotations
@@ -161,31 +161,19 @@ def summary(runs: Sequence[tuple[float, int]]) -> dict[str, Any]:
 def commands(folder: Path, queries: Sequence[int]) -> dict[str, Callable[[int], list[object]]]:
     """Name -> what makes the command of a repetition; each writes to a folder of its own."""
     images, model = folder / "images", folder / "model"
+    common = f"-i {images} -m {model} -f 0 -device cpu -npp 1 -nps 1 --disable_tta".split()
     result: dict[str, Callable[[int], list[object]]] = {
-        "nnUNetv2_predict": lambda i: [
-            "nnUNetv2_predict_from_modelfolder",
-            "-i",
-            images,
-            "-o",
-            folder / f"nnunet_{i}",
-            "-m",
-            model,
-            "-f",
-            "0",
-            "-device",
-            "cpu",
-            "-npp",
-            "1",
-            "-nps",
-            "1",
-            "--disable_tta",
-        ]  # fmt: skip
+        "nnUNetv2_predict": lambda i: ["nnUNetv2_predict_from_modelfolder", *common, "-o", folder / f"nnunet_{i}"]
     }
     for number in queries:
-        result[f"malenia_predict_zeroshot, {number} queries"] = lambda i, n=number: [
-            "malenia_predict_zeroshot", "-i", images, "-o", folder / f"malenia_{n}_{i}", "--attributes",
-            folder / f"table_{n}.json", "-m", model, "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1",
-            "--disable_tta", "--disable_progress_bar"]  # fmt: skip
+        asked = ["--attributes", folder / f"table_{number}.json", "--disable_progress_bar"]
+        result[f"malenia_predict_zeroshot, {number} queries"] = lambda i, n=number, asked=asked: [
+            "malenia_predict_zeroshot",
+            *common,
+            *asked,
+            "-o",
+            folder / f"malenia_{n}_{i}",
+        ]
     return result
 
 

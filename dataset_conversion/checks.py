@@ -6,7 +6,7 @@ only where the two disagree is the image read through, to tell a damaged file fr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +15,14 @@ from nnunetv2_malenia.dataset_conversion.sources import SourceFile
 from nnunetv2_malenia.volumes import InputError, Volume, grid_difference
 from nnunetv2_malenia.volumes.nifti import NiftiVolume, open_nifti
 
-MAX_LABELS = 256
 _LISTED_AT_MOST = 5
 
 
 class Mask(NamedTuple):
-    """A label map. voxels: (X, Y, Z) uint8 in the file's axis order; counts: (256,) int64, voxels of each value."""
+    """A label map. voxels: (X, Y, Z) in the file's axis order; counts: int64, voxels of each value.
+
+    voxels are uint8, and uint16 where the label map has values above 255; counts has an entry for each that they hold.
+    """
 
     volume: NiftiVolume
     voxels: np.ndarray
@@ -43,20 +45,25 @@ def open_image(file: SourceFile, volumes: int) -> NiftiVolume:
 
 
 def read_mask(file: SourceFile, names: Mapping[int, str]) -> Mask:
-    """Read a .nii.gz label map to its end, where gzip's checksum is; memory: one byte a voxel.
+    """Read a .nii.gz label map to its end, where gzip's checksum is; memory: one or two bytes a voxel.
 
-    names: the values that may occur -> what they mean; the background is one of them. Raises InputError for a damaged
-    file, more than three axes, an affine that is no grid, values that are not integers or not in `names`, and for a
-    mask with nothing but background.
+    names: the values that may occur -> what they mean; the background is one of them, and may be all that there is.
+    Raises InputError for a damaged file, more than three axes, an affine that is no grid, and values that are not
+    integers or not in `names`.
     """
-    volume = open_nifti(file)
-    voxels, counts = bytearray(), np.zeros(MAX_LABELS, np.int64)
+    volume, kind = open_nifti(file), smallest_type(names)
+    voxels, counts = bytearray(), np.zeros(np.iinfo(kind).max + 1, np.int64)
     for block in volume.blocks():
-        labels = _labels(volume.scaled(block), file)
-        counts += np.bincount(labels, minlength=MAX_LABELS)
+        labels = _labels(volume.scaled(block), len(counts), file).astype(kind)
+        counts += np.bincount(labels, minlength=len(counts))
         voxels += labels.tobytes()
     _check_values(counts, names, file)
-    return Mask(volume, np.frombuffer(voxels, np.uint8).reshape(volume.shape, order="F"), counts)
+    return Mask(volume, np.frombuffer(voxels, kind).reshape(volume.shape, order="F"), counts)
+
+
+def smallest_type(values: Iterable[int]) -> type[np.unsignedinteger]:
+    """What label maps with these values are stored as; as few bytes a voxel as will do."""
+    return np.uint8 if max(values) <= np.iinfo(np.uint8).max else np.uint16
 
 
 def check_same_grid(image: Volume, mask: Volume) -> None:
@@ -68,7 +75,7 @@ def check_same_grid(image: Volume, mask: Volume) -> None:
         )
 
 
-def _labels(voxels: np.ndarray, file: SourceFile) -> np.ndarray:
+def _labels(voxels: np.ndarray, limit: int, file: SourceFile) -> np.ndarray:
     if voxels.dtype == np.uint8:
         return voxels
     if not (whole := voxels == np.rint(voxels)).all():
@@ -76,9 +83,9 @@ def _labels(voxels: np.ndarray, file: SourceFile) -> np.ndarray:
             f"{file.name}: mask value {voxels[~whole][0]:.4g} is not an integer; store labels, not probabilities, and "
             "resample masks by nearest neighbour"
         )
-    if (outside := (voxels < 0) | (voxels >= MAX_LABELS)).any():
+    if (outside := (voxels < 0) | (voxels >= limit)).any():
         raise InputError(_not_in_map(file, f"{voxels[outside][0]:.0f}"))
-    return voxels.astype(np.uint8)
+    return voxels
 
 
 def _check_values(counts: np.ndarray, names: Mapping[int, str], file: SourceFile) -> None:
@@ -86,8 +93,6 @@ def _check_values(counts: np.ndarray, names: Mapping[int, str], file: SourceFile
         listed = ", ".join(f"{value} ({counts[value]} voxels)" for value in unknown[:_LISTED_AT_MOST])
         known = ", ".join(f"{value} {name}" for value, name in names.items())
         raise InputError(f"{_not_in_map(file, listed)}, which is {known}")
-    if not counts[1:].any():
-        raise InputError(f"{file.name}: an empty mask; draw what the image shows, or leave the case out")
 
 
 def _not_in_map(file: SourceFile, values: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable, has_laterality
-from nnunetv2_malenia.dataset_conversion.checks import MAX_LABELS, check_same_grid, open_image, read_mask
+from nnunetv2_malenia.dataset_conversion.checks import check_same_grid, open_image, read_mask, smallest_type
 from nnunetv2_malenia.dataset_conversion.nifti_files import write_mask, write_volumes, written_beside
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import (
     TRAINING,
@@ -25,11 +25,13 @@ from nnunetv2_malenia.dataset_conversion.nnunet_raw import (
 )
 from nnunetv2_malenia.dataset_conversion.sources import ConversionError, SourceFile
 from nnunetv2_malenia.dataset_conversion.summary import CaseSummary, Summary, count_lesions
+from nnunetv2_malenia.files.dataset_json import BACKGROUND, IGNORE, check_case_id
 from nnunetv2_malenia.volumes import InputError
 from nnunetv2_malenia.volumes.nifti import NiftiVolume
 
 SUMMARY_NAME = "conversion_summary.json"
-NO_TYPES = ("background", "ignore")
+NO_TYPES = (BACKGROUND, IGNORE)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,12 @@ def convert(plan: Plan, options: Options) -> Summary:
 
 def examine(plan: Plan, options: Options) -> tuple[list[Examined], list[Fault]]:
     """Check every case's files and count what its mask shows. Raises BadCasesError unless bad cases are skipped."""
-    if twice := [case_id for case_id, n in Counter(case.case_id for case in plan.cases).items() if n > 1]:
-        raise ConversionError(f"{plan.folder.name}: two cases are called {twice[0]}; rename one, with its mask")
+    images: dict[str, SourceFile] = {}
+    for case in plan.cases:
+        if (other := images.setdefault(case.case_id, case.images[0])) is not case.images[0]:
+            raise ConversionError(
+                f"{other.name} and {case.images[0].name} are both called {case.case_id}; rename one, with its mask"
+            )
     examined, faults = [], list(plan.faults)
     for case in tqdm(plan.cases, desc="checking", unit="case", disable=None):
         try:
@@ -137,6 +143,10 @@ def examine(plan: Plan, options: Options) -> tuple[list[Examined], list[Fault]]:
 
 
 def _examine(case: Case, plan: Plan) -> Examined:
+    try:
+        check_case_id(case.case_id)
+    except ValueError as error:
+        raise InputError(f"{case.images[0].name}: {error}") from None
     volumes = len(plan.channel_names) // len(case.images)
     images = tuple(open_image(file, volumes) for file in case.images)
     for image in images[1:]:
@@ -170,22 +180,29 @@ def store(plan: Plan, examined: Sequence[Examined], faults: Sequence[Fault], opt
     summary = _summarise(plan, examined, faults)
     if options.dry_run:
         return summary
-    plan.folder.parent.mkdir(parents=True, exist_ok=True)
-    with resumable_raw_dataset(
-        plan.folder,
-        plan.labels[TRAINING],
-        _fingerprint(plan, examined, options),
-        channel_names=plan.channel_names,
-        **plan.about,
-    ) as dataset:
-        for each in tqdm(examined, desc="storing", unit="case", disable=None):
-            _store(dataset, each, plan.labels, options)
-        for name, table in plan.tables.items():
-            dataset.write_attributes(table, name)
-        for part, labels in plan.labels.items():
-            if part != TRAINING:
-                dataset.write_json(f"labels{part}.json", labels)
-        dataset.write_json(SUMMARY_NAME, summary.to_dict())
+    try:
+        plan.folder.parent.mkdir(parents=True, exist_ok=True)
+        with resumable_raw_dataset(
+            plan.folder,
+            plan.labels[TRAINING],
+            _fingerprint(plan, examined, options),
+            channel_names=plan.channel_names,
+            **plan.about,
+        ) as dataset:
+            for each in tqdm(examined, desc="storing", unit="case", disable=None):
+                _store(dataset, each, plan.labels, options)
+            for name, table in plan.tables.items():
+                dataset.write_attributes(table, name)
+            for part, labels in plan.labels.items():
+                if part != TRAINING:
+                    dataset.write_json(f"labels{part}.json", labels)
+            dataset.write_json(SUMMARY_NAME, summary.to_dict())
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise ConversionError(
+            f"{plan.folder.parent}: no room ({error.strerror}); make some, then the same command goes on"
+        ) from None
     return summary
 
 
@@ -217,11 +234,14 @@ def _store_image(file: SourceFile, image: NiftiVolume, paths: Sequence[Path], op
 
 
 def _renumbered(voxels: np.ndarray, names: Mapping[int, str], labels: Mapping[str, int]) -> np.ndarray:
-    """(X, Y, Z) uint8: every value replaced by that of its name. By bytes, since numpy would index with eight each."""
-    table = bytearray(MAX_LABELS)
+    """(X, Y, Z): every value replaced by its name's. Slice by slice, since numpy indexes with eight bytes a voxel."""
+    table = np.zeros(max(names) + 1, smallest_type(labels.values()))
     for value, name in names.items():
         table[value] = labels[name]
-    return np.frombuffer(voxels.tobytes(order="F").translate(table), np.uint8).reshape(voxels.shape, order="F")
+    renumbered = np.empty(voxels.shape, table.dtype, order="F")
+    for z in range(voxels.shape[2]):
+        renumbered[..., z] = table[voxels[..., z]]
+    return renumbered
 
 
 def _summarise(plan: Plan, examined: Sequence[Examined], faults: Sequence[Fault]) -> Summary:
@@ -236,6 +256,7 @@ def _summarise(plan: Plan, examined: Sequence[Examined], faults: Sequence[Fault]
         dataset=plan.folder.name,
         labels=tuple(names),
         cases=cases,
+        empty=tuple(each.case.case_id for each in examined if each.case.mask and not each.voxels),
         apart={case_id: why for case_id, why in plan.apart.items() if case_id in cases},
         left_out=dict(faults),
         notes=(*plan.notes, *_notes(examined)),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from nnunetv2_malenia.attributes.tables import resolve_label_attributes
 from nnunetv2_malenia.dataset_conversion.case_attributes import attribute_table, read_annotations
@@ -36,7 +37,7 @@ EDITIONS = {  # by the folder that holds the cases
         {"license": _LICENCE, "reference": "https://kits19.grand-challenge.org/"},
     ),
 }
-_CASE_FILE = re.compile(r"(?:.*/)?(?P<case>case_\d{5})/(?P<kind>imaging|segmentation)\.nii\.gz")
+_CASE_FILE = re.compile(r"(?:.*/)?(?P<case>case_\d{5})(?:/(?P<kind>imaging|segmentation)\.nii\.gz)?")
 _METADATA = re.compile(r"(?:.*/)?kits\d*\.json")
 
 
@@ -45,7 +46,7 @@ def plan_kits(source: Path, raw_folder: Path, dataset: str, annotations_path: Pa
 
     Cases lie in `dataset/` (KiTS23) or `data/` (KiTS19, where cysts are not annotated, and a case without a mask is a
     test case). Of the clinical metadata only the number of entries is told.
-    Raises ConversionError if there is no case, or cases of both editions.
+    Raises ConversionError if there is no case, cases of both editions, or two copies of one case.
     """
     files = source_files(source)
     found = _find_files(source, files)
@@ -66,32 +67,46 @@ def plan_kits(source: Path, raw_folder: Path, dataset: str, annotations_path: Pa
 
 
 class _Found(NamedTuple):
+    """files: case id -> "imaging" and "segmentation" -> file; a case folder that is a broken link has none."""
+
     edition: _Edition
-    images: Mapping[str, SourceFile]
-    masks: Mapping[str, SourceFile]
+    files: Mapping[str, Mapping[str, SourceFile]]
 
 
 def _find_files(source: Path, files: Mapping[str, SourceFile]) -> _Found:
-    matches = [(match, name) for name in files if (match := _CASE_FILE.fullmatch(name))]
-    parents = {Path(source.resolve(), name).parts[-3] for _, name in matches}
-    if not matches or not parents <= EDITIONS.keys():
+    inside = {match: _folder_of_cases(source, match) for name in files if (match := _CASE_FILE.fullmatch(name))}
+    if not inside:
         raise ConversionError(
             f"{source}: no dataset/case_00000/imaging.nii.gz in it; give the cloned kits23 repository"
         )
-    if len(parents) > 1:
-        raise ConversionError(f"{source}: cases in {' and '.join(sorted(parents))}; give one of these folders")
-    kinds = {
-        kind: {match["case"]: files[name] for match, name in matches if match["kind"] == kind}
-        for kind in ("imaging", "segmentation")
-    }
-    return _Found(EDITIONS[parents.pop()], kinds["imaging"], kinds["segmentation"])
+    editions = EDITIONS.keys() & set(inside.values())
+    if len(editions) > 1:
+        raise ConversionError(f"{source}: cases in {' and '.join(sorted(editions))}; give one of these folders")
+    found: dict[str, dict[str, SourceFile]] = {}
+    for match in sorted(inside, key=lambda each: inside[each] not in editions):
+        case, file = found.setdefault(match["case"], {}), files[match[0]]
+        other = case.setdefault(match["kind"], file) if match["kind"] else file
+        if other is not file and other.identity != file.identity:
+            raise ConversionError(f"{other.name} and {file.name} are two copies of {match['case']}; keep one of them")
+        if other is file and inside[match] not in editions:
+            raise ConversionError(
+                f"{file.name}: a case lies in dataset/{match['case']}, for KiTS19 in data; move it there"
+            )
+    return _Found(EDITIONS[editions.pop()], found)
+
+
+def _folder_of_cases(source: Path, match: re.Match[str]) -> str:
+    """The name of the folder that a case's own folder lies in, as it is given or as it is behind a link."""
+    case = match[0][: match.end("case")]
+    names = [Path(top, case).parent.name for top in (os.path.abspath(source), source.resolve())]
+    return next((name for name in names if name in EDITIONS), names[0])
 
 
 def _find_cases(found: _Found) -> tuple[list[Case], list[Fault]]:
     names = dict(enumerate(found.edition.labels))
     cases, faults = [], []
-    for case_id in sorted(found.images.keys() | found.masks.keys()):
-        image, mask = found.images.get(case_id), found.masks.get(case_id)
+    for case_id, files in sorted(found.files.items()):
+        image, mask = files.get("imaging"), files.get("segmentation")
         if image is None:
             faults.append(
                 Fault(case_id, "imaging.nii.gz is missing; download it, for KiTS23 with kits23_download_data")
@@ -105,7 +120,7 @@ def _find_cases(found: _Found) -> tuple[list[Case], list[Fault]]:
 
 def _metadata_notes(files: Mapping[str, SourceFile]) -> tuple[str, ...]:
     return tuple(
-        f"{Path(name).name}: clinical metadata of {len(load_json(file))} cases, not copied"
+        f"{Path(name).name}: clinical metadata of {len(load_json(file, list[Any]))} cases, not copied"
         for name, file in files.items()
         if _METADATA.fullmatch(name)
     )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from nnunetv2_malenia.attributes.resolution import resolve_cases, unmatched_cases
 from nnunetv2_malenia.attributes.schema import AttributeTable, CaseEntry, LesionEntry, lesion_key
 from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes
 from nnunetv2_malenia.dataset_conversion.case_attributes import canonical_type
 from nnunetv2_malenia.dataset_conversion.conversion import (
     Case,
     Examined,
+    Fault,
     Options,
     Plan,
     examine,
@@ -22,23 +24,27 @@ from nnunetv2_malenia.dataset_conversion.conversion import (
 )
 from nnunetv2_malenia.dataset_conversion.nifti_files import FILE_ENDING
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import TEST, TRAINING
-from nnunetv2_malenia.dataset_conversion.sources import ConversionError, FileInFolder, load_json
+from nnunetv2_malenia.dataset_conversion.raw_cases import CaseFiles, training_cases
+from nnunetv2_malenia.dataset_conversion.sources import ConversionError
 from nnunetv2_malenia.dataset_conversion.summary import Summary
+from nnunetv2_malenia.files.dataset_json import BACKGROUND, IGNORE, DatasetJson, read_dataset_json, without_regions
 
 TEST_TABLE = "test_attributes.json"
-IGNORE = "ignore"  # nnU-Net's name of the label that no loss looks at
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A data set to merge. labels: its own label name -> value; names: its own label name -> merged name."""
+    """A data set to merge. labels: its own label name -> value, without the background; names: its own label name ->
+    merged name; entries: what its table says of its cases, by its own label names."""
 
     folder: Path
-    about: Mapping[str, Any]
+    about: DatasetJson
     labels: Mapping[str, int]
     table: AttributeTable | None
-    files: Mapping[str, tuple[tuple[FileInFolder, ...], FileInFolder]]
+    files: Mapping[str, CaseFiles]
     names: Mapping[str, str]
+    entries: Mapping[str, CaseEntry]
+    notes: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -46,21 +52,12 @@ class _Source:
 
     def case_entry(self, case_id: str) -> CaseEntry:
         """What is known of a case, by merged names: always with its annotated labels."""
-        entry = (self.table.cases.get(case_id) if self.table else None) or CaseEntry()
+        entry = self.entries.get(case_id, CaseEntry())
         annotated = self.labels if entry.annotated is None else entry.annotated
-        if unknown := set(annotated) - self.names.keys():
-            raise ConversionError(
-                f"{self.folder / 'attributes.json'}: cases/{case_id}/annotated names {sorted(unknown)}, which are no "
-                f"labels of dataset.json; its labels are {list(self.names)}"
-            )
-        own = {self.table.find(name): values for name, values in entry.lesions.items()} if self.table else {}
         return CaseEntry(
             annotated=tuple(self.names[name] for name in annotated),
-            lesions={merged: own[t] for name, merged in self.names.items() if (t := self._type(name)) in own},
+            lesions={self.names[name]: values for name, values in entry.lesions.items()},
         )
-
-    def _type(self, name: str) -> str | None:
-        return self.table.find(name) if self.table else None
 
 
 def merge(
@@ -95,51 +92,47 @@ def merge(
 
 def find_dataset(raw_folder: Path, text: str) -> Path:
     """A raw data set by its folder, its name in nnUNet_raw, or its id."""
-    named = raw_folder.glob(f"Dataset{int(text):03d}_*") if text.isdecimal() else [raw_folder / text]
-    found = [folder for folder in (Path(text), *named) if (folder / "dataset.json").is_file()]
+    is_id = text.isdecimal() and len(text) <= 3
+    named = sorted(raw_folder.glob(f"Dataset{int(text):03d}_*")) if is_id else [raw_folder / text]
+    if (Path(text) / "dataset.json").is_file():
+        return Path(text)
+    found = [folder for folder in named if (folder / "dataset.json").is_file()]
+    if len(found) > 1:
+        raise ConversionError(f"{text}: {found[0]} and {found[1].name} have this id; name one of them")
     if not found:
         raise ConversionError(f"{text}: no raw data set by this folder, and none by this name or id in {raw_folder}")
     return found[0]
 
 
 def _read_sources(folders: Sequence[Path]) -> list[_Source]:
+    given: dict[Path, Path] = {}
+    for folder in folders:
+        if (real := folder.resolve()) in given:
+            raise ConversionError(f"{given[real]} and {folder} are one data set; name it once")
+        given[real] = folder
     spelling: dict[str, str] = {}  # the first data set decides how a name is written
     return [_read_source(folder, spelling) for folder in folders]
 
 
 def _read_source(folder: Path, spelling: dict[str, str]) -> _Source:
-    about = load_json(FileInFolder(folder / "dataset.json"))
-    labels = {name: value for name, value in about["labels"].items() if name != "background"}
-    if IGNORE in labels or not all(isinstance(value, int) for value in labels.values()):
-        raise ConversionError(f"{folder}: regions or an ignore label cannot be merged; give plain labels: {labels}")
-    if about["file_ending"] != FILE_ENDING:
-        raise ConversionError(f"{folder}: files end in {about['file_ending']}; store them as {FILE_ENDING}")
+    about = read_dataset_json(folder / "dataset.json", error=ConversionError)
+    labels = without_regions(about.labels, folder / "dataset.json", error=ConversionError)
+    labels = {name: value for name, value in labels.items() if name != BACKGROUND}
+    if ignore := [name for name in labels if name.lower() == IGNORE]:
+        raise ConversionError(f"{folder}: the label {ignore[0]!r} cannot be merged; give a data set without one")
+    if about.file_ending != FILE_ENDING:
+        raise ConversionError(f"{folder}: files end in {about.file_ending}; store them as {FILE_ENDING}")
     names = {name: spelling.setdefault(lesion_key(canonical_type(name)), canonical_type(name)) for name in labels}
     if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
         both = [name for name, merged in names.items() if merged == twice[0]]
         raise ConversionError(f"{folder}: labels {both} are one type, {twice[0]!r}; rename one of them")
+    files, notes = training_cases(folder, about)
     table_path = folder / "attributes.json"
-    table = read_table(table_path) if table_path.is_file() else None
-    return _Source(folder, about, labels, table, _case_files(folder, about), names)
-
-
-def _case_files(folder: Path, about: dict) -> dict[str, tuple[tuple[FileInFolder, ...], FileInFolder]]:
-    """Case id -> images and mask: what dataset.json lists, or else what lies in imagesTr, as nnU-Net finds it."""
-    from nnunetv2.utilities import utils as nnunet
-
-    if "dataset" in about:
-        listed = nnunet.get_filenames_of_train_images_and_targets(str(folder), about)
-        found = {case_id: (files["images"], files["label"]) for case_id, files in listed.items()}
-    else:
-        images = str(folder / "imagesTr")
-        ids = [str(i) for i in nnunet.get_identifiers_from_splitted_dataset_folder(images, FILE_ENDING)]
-        ids = [case_id for case_id in ids if not case_id.startswith(".")]
-        lists = nnunet.create_lists_from_splitted_dataset_folder(images, FILE_ENDING, ids, num_processes=1)
-        found = {i: (paths, folder / "labelsTr" / f"{i}{FILE_ENDING}") for i, paths in zip(ids, lists, strict=True)}
-    return {
-        case_id: (tuple(FileInFolder(Path(image)) for image in paths), FileInFolder(Path(label)))
-        for case_id, (paths, label) in found.items()
-    }
+    table = read_table(table_path) if os.path.lexists(table_path) else None
+    entries = resolve_cases(table, labels, table_path, files) if table else {}
+    if table and (note := unmatched_cases(table, files, table_path)):
+        notes = (*notes, note)
+    return _Source(folder, about, labels, table, files, names, entries, notes)
 
 
 def _lesion_types(sources: Sequence[_Source]) -> dict[str, LesionEntry]:
@@ -176,18 +169,24 @@ def _plan(
     folder: Path, sources: Sequence[_Source], lesions: Mapping[str, LesionEntry]
 ) -> tuple[Plan, dict[str, CaseEntry]]:
     """The plan without a test side, and what is known of every case by its new id."""
-    channels = [list(source.about["channel_names"].values()) for source in sources]
+    channels = [source.about.channel_names for source in sources]
     for source, names in zip(sources, channels, strict=True):
         if names != channels[0]:
             raise ConversionError(
-                f"channels {channels[0]} in {sources[0].name}, {names} in {source.name}; merge like with like"
+                f"channels {list(channels[0])} in {sources[0].name}, {list(names)} in {source.name}; merge like with "
+                "like"
             )
     merged = dict.fromkeys(name for source in sources for name in source.names.values())
     labels = _numbered(sorted(merged, key=lambda name: name in lesions))
-    cases, entries = [], {}
+    cases, faults, entries = [], [], {}
     for source, case_id, new_id in _case_ids(sources):
         images, mask = source.files[case_id]
-        names = {0: "background"} | {value: source.names[name] for name, value in source.labels.items()}
+        if len(images) != len(channels[0]):
+            faults.append(
+                Fault(new_id, f"{source.name} has {len(images)} images of it for {len(channels[0])} channels")
+            )
+            continue
+        names = {0: BACKGROUND} | {value: source.names[name] for name, value in source.labels.items()}
         cases.append(Case(new_id, images, mask, names))
         entries[new_id] = source.case_entry(case_id)
     plan = Plan(
@@ -196,19 +195,21 @@ def _plan(
         labels={TRAINING: labels},
         lesions=frozenset(lesions),
         channel_names=channels[0],
+        faults=faults,
+        notes=tuple(note for source in sources for note in source.notes),
         about={
             "dataset_name": folder.name,
             "description": f"Merge of {', '.join(source.name for source in sources)}; attributes.json says what is "
             "annotated in each case.",
-            "license": _joined(source.about.get("licence", "unknown") for source in sources),
-            "reference": _joined(source.about.get("reference", source.name) for source in sources),
+            "license": _joined(source.about.licence or "unknown" for source in sources),
+            "reference": _joined(source.about.reference or source.name for source in sources),
         },
     )
     return plan, entries
 
 
 def _numbered(names: Iterable[str]) -> dict[str, int]:
-    return {name: value for value, name in enumerate(["background", *names])}
+    return {name: value for value, name in enumerate([BACKGROUND, *names])}
 
 
 def _joined(texts: Iterable[str]) -> str:
@@ -237,7 +238,7 @@ def _hold_out(
         raise ConversionError(f"every case shows one of {sorted(unseen)}; hold out fewer types, or add a data set")
     left = {name for each in training for name in each.voxels} - unseen
     lost = {name for each in examined for name in each.voxels} - left - unseen
-    names = [name for name in plan.labels[TRAINING] if name != "background"]
+    names = [name for name in plan.labels[TRAINING] if name != BACKGROUND]
     seen = [name for name in names if name not in unseen | lost]
     ignored = [each for each in training if unseen & each.voxels.keys()]
     labels = {

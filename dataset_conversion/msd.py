@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, NamedTuple
 
-from nnunetv2_malenia.attributes.schema import AttributeTable
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from nnunetv2_malenia.attributes.schema import AttributeTable, lesion_key
 from nnunetv2_malenia.attributes.tables import resolve_label_attributes
 from nnunetv2_malenia.dataset_conversion.case_attributes import (
     annotated_types,
@@ -20,23 +22,81 @@ from nnunetv2_malenia.dataset_conversion.conversion import Case, Fault, Plan, ne
 from nnunetv2_malenia.dataset_conversion.nifti_files import FILE_ENDING
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import APART, TEST, TRAINING
 from nnunetv2_malenia.dataset_conversion.sources import ConversionError, SourceFile, load_json, source_files
+from nnunetv2_malenia.files.dataset_json import BACKGROUND, Channels, FreeText, Licence, label_map, without_regions
 
-TASKS = {  # label names by value
-    "Task03_Liver": ("background", "liver", "liver tumor"),
-    "Task06_Lung": ("background", "lung tumor"),
-    "Task07_Pancreas": ("background", "pancreas", "pancreas lesion"),
-    "Task08_HepaticVessel": ("background", "hepatic vessel", "hepatic vessel tumor"),
-    "Task10_Colon": ("background", "colon tumor"),
-}
 UNSPLIT = "pancreas lesion"
 SIDES = ("pancreas tumor", "pancreas cyst")
+TASKS = {  # MSD's name of a label -> ours
+    "Task03_Liver": {"liver": "liver", "cancer": "liver tumor"},
+    "Task06_Lung": {"cancer": "lung tumor"},
+    "Task07_Pancreas": {"pancreas": "pancreas", "cancer": UNSPLIT},
+    "Task08_HepaticVessel": {"Vessel": "hepatic vessel", "Tumour": "hepatic vessel tumor"},
+    "Task10_Colon": {"colon cancer primaries": "colon tumor"},
+}
+_LISTED_AT_MOST = 5
+
+
+def _path_inside(text: str) -> str:
+    """A path of dataset.json as the task's files go by: "imagesTr/liver_0.nii.gz". Raises ValueError for others."""
+    path = PureWindowsPath(text)  # knows both slashes, and drives
+    if path.anchor or ".." in path.parts or not path.name:
+        raise ValueError(f"{text!r} is no path inside the task's folder; write e.g. ./imagesTr/liver_0.nii.gz")
+    return path.as_posix()
+
+
+def _labels_by_value(content: object) -> dict[int, str]:
+    """Value -> name. Raises ValueError as `label_map` does, for gaps, and for labels in nnU-Net's form."""
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content.values()):
+        raise ValueError(
+            'MSD\'s form is due, value and name, e.g. {"0": "background", "1": "liver"}; an nnU-Net raw data set needs '
+            "no conversion"
+        )
+    by_name = without_regions(label_map((name, value) for value, name in content.items()), "labels")
+    names = {value: name for name, value in by_name.items()}
+    if sorted(names) != list(range(len(names))):
+        raise ValueError(f"the values are {sorted(names)}; they must be numbered 0, 1, 2, …")
+    return dict(sorted(names.items()))
+
+
+_Path = Annotated[str, AfterValidator(_path_inside)]
+
+
+class _Pair(BaseModel):
+    """A training case: its files inside the task."""
+
+    model_config = ConfigDict(frozen=True)
+
+    image: _Path
+    label: _Path
+
+
+class _TestImage(BaseModel):
+    image: _Path
+
+
+class _MsdJson(BaseModel):
+    """MSD's dataset.json. labels: value -> name; modality: channel names in order."""
+
+    labels: Annotated[dict[int, str], BeforeValidator(_labels_by_value)]
+    modality: Channels = ("CT",)
+    training: tuple[_Pair, ...] = Field(min_length=1)
+    test: tuple[_Path | _TestImage, ...] = ()
+    name: FreeText = ""
+    description: FreeText = ""
+    reference: FreeText = ""
+    release: FreeText = ""
+    licence: Licence
+
+    @property
+    def test_images(self) -> list[str]:
+        return [entry if isinstance(entry, str) else entry.image for entry in self.test]
 
 
 class _Task(NamedTuple):
     """A task as it is found. root: the folder of dataset.json inside the source, "" or ending in "/"."""
 
     name: str
-    about: Mapping[str, Any]
+    about: _MsdJson
     root: str
     files: Mapping[str, SourceFile]
 
@@ -54,11 +114,12 @@ def plan_msd(source: Path, raw_folder: Path, dataset: str, annotations_path: Pat
     names = _label_names(task)
     annotations = read_annotations(annotations_path)
     cases, faults = _find_cases(task, names)
+    notes = _unlisted(task)
     labels, apart = {TRAINING: {name: value for value, name in names.items()}}, {}
     if task.name == "Task07_Pancreas":
         cases, apart = _split_pancreas(cases, annotations)
         labels = {
-            TRAINING: {"background": 0, "pancreas": 1, **{name: 2 + i for i, name in enumerate(SIDES)}},
+            TRAINING: {BACKGROUND: 0, "pancreas": 1, **{name: 2 + i for i, name in enumerate(SIDES)}},
             **({APART: labels[TRAINING]} if apart else {}),
         }
     table = attribute_table(labels[TRAINING], [case.case_id for case in cases if case.part == TRAINING], annotations)
@@ -67,11 +128,11 @@ def plan_msd(source: Path, raw_folder: Path, dataset: str, annotations_path: Pat
         cases=cases,
         labels=labels,
         lesions=frozenset(resolve_label_attributes(labels[TRAINING])) | {UNSPLIT},
-        channel_names=_channel_names(task),
+        channel_names=task.about.modality,
         faults=faults,
         tables={"attributes.json": table} if table else {},
         apart=apart,
-        notes=() if table else (f"no label of {task.name} is a lesion type of the Clinical Knowledge Table",),
+        notes=notes if table else (*notes, f"no label of {task.name} is a lesion type of the Clinical Knowledge Table"),
         about=_about(task),
     )
 
@@ -80,72 +141,67 @@ def _find_task(source: Path) -> _Task:
     files = source_files(source)
     jsons = [name for name in files if PurePosixPath(name).name == "dataset.json"]
     if len(jsons) != 1:
+        shown = f" ({', '.join(jsons[:_LISTED_AT_MOST])})" if jsons else ""
         raise ConversionError(
-            f"{source}: {len(jsons)} files named dataset.json in it; give one task, e.g. Task03_Liver"
+            f"{source}: {len(jsons)} files named dataset.json in it{shown}; give one task, e.g. Task03_Liver"
         )
     root = jsons[0].removesuffix("dataset.json")
     folder = PurePosixPath(root).name or source.resolve().name.removesuffix(".tar")
-    return _Task(re.sub(r"[^\w.-]", "_", folder), load_json(files[jsons[0]]), root, files)
+    return _Task(re.sub(r"[^\w.-]", "_", folder), load_json(files[jsons[0]], _MsdJson), root, files)
 
 
 def _label_names(task: _Task) -> dict[int, str]:
-    """Value -> name, by TASKS or by the task's own dataset.json, whose values must then be consecutive."""
-    own = {int(value): str(name) for value, name in task.about.get("labels", {}).items()}
-    if sorted(own) != list(range(len(own))) or len(own) < 2:
-        raise ConversionError(f"{task.name}: labels {own} in dataset.json; they must be numbered 0, 1, 2, …")
-    if known := TASKS.get(task.name):
-        if len(own) != len(known):
-            raise ConversionError(f"{task.name}: labels {own} in dataset.json, expected {len(known)}: {known}")
-        return dict(enumerate(known))
-    names = {value: canonical_type(own[value]) if value else "background" for value in sorted(own)}
+    """Value -> name: as TASKS or the Clinical Knowledge Table call what the task's own dataset.json names.
+
+    One label of a task in TASKS may have a name of its own: it is the one that the others leave.
+    """
+    own = {value: name for value, name in task.about.labels.items() if value}
+    known = TASKS.get(task.name, {})
+    ours = {lesion_key(each): name for msd, name in known.items() for each in (msd, name)}
+    names = {value: ours.get(lesion_key(name)) or canonical_type(name) for value, name in own.items()}
     if len(set(names.values())) != len(names):
         raise ConversionError(f"{task.name}: two of its labels {own} are one type: {names}; rename one")
-    return names
-
-
-def _channel_names(task: _Task) -> list[str]:
-    modality = task.about.get("modality", {"0": "CT"})
-    return [modality[key] for key in sorted(modality, key=int)]
+    others = [value for value, name in names.items() if name not in ours.values()] if known else []
+    missing = [name for name in known.values() if name not in names.values()]
+    if len(others) > 1 or len(others) != len(missing):
+        raise ConversionError(f"{task.name}: labels {own} in dataset.json, where those of {list(known)} are due")
+    return {0: BACKGROUND} | names | dict(zip(others, missing, strict=True))
 
 
 def _about(task: _Task) -> dict[str, str]:
-    own = {key: str(task.about[key]) for key in ("description", "reference", "release") if task.about.get(key)}
-    licence = task.about.get("licence") or task.about.get("license") or "see the Medical Segmentation Decathlon"
-    return own | {"dataset_name": str(task.about.get("name", task.name)), "license": str(licence)}
+    own = {key: text for key in ("description", "reference", "release") if (text := getattr(task.about, key))}
+    licence = task.about.licence or "see the Medical Segmentation Decathlon"
+    return own | {"dataset_name": task.about.name or task.name, "license": licence}
 
 
 def _find_cases(task: _Task, names: Mapping[int, str]) -> tuple[list[Case], list[Fault]]:
-    """Cases of the task's folders; a fault for what lies in only one of them or is listed and not there."""
-    images, masks, test_images = (_by_case(task, folder) for folder in ("imagesTr", "labelsTr", "imagesTs"))
-    listed = {_case_id(entry["image"]) for entry in task.about.get("training", [])}
-    listed_test = {_case_id(entry) for entry in task.about.get("test", [])}
+    """The cases that dataset.json lists, whatever lies beside them; a fault for each whose files are not there."""
+    listed = [(TRAINING, pair.image, pair.label) for pair in dict.fromkeys(task.about.training)]
+    listed += [(TEST, image, None) for image in dict.fromkeys(task.about.test_images)]
     cases, faults = [], []
-    for case_id in sorted(images.keys() | masks.keys() | listed):
-        if case_id in images and case_id in masks:
-            cases.append(Case(case_id, (images[case_id],), masks[case_id], names))
+    for part, image, label in sorted(listed, key=lambda each: each[:2]):
+        paths = [path for path in (image, label) if path]
+        case_id = PurePosixPath(image).name.removesuffix(FILE_ENDING)
+        if missing := [path for path in paths if task.root + path not in task.files]:
+            why = f"{missing[0]} is missing from {task.name}, whose dataset.json lists it; unpack the task again"
+            faults.append(Fault(case_id, why))
+        elif other := [path for path in paths if not path.endswith(FILE_ENDING)]:
+            faults.append(Fault(case_id, f"{other[0]}: not a {FILE_ENDING} file; store it as one"))
         else:
-            missing = "labelsTr" if case_id in images else "imagesTr"
-            faults.append(_missing(task, missing, case_id))
-    for case_id in sorted(test_images.keys() | listed_test):
-        if case_id in test_images:
-            cases.append(Case(case_id, (test_images[case_id],), None, names, TEST))
-        else:
-            faults.append(_missing(task, "imagesTs", case_id))
+            files = [task.files[task.root + path] for path in paths]
+            cases.append(Case(case_id, (files[0],), files[1] if label else None, names, part))
     return cases, faults
 
 
-def _by_case(task: _Task, folder: str) -> dict[str, SourceFile]:
-    inside = f"{task.root}{folder}/"
-    found = [name for name in task.files if name.startswith(inside) and name.endswith(FILE_ENDING)]
-    return {_case_id(name): task.files[name] for name in found}
-
-
-def _case_id(path: str) -> str:
-    return PurePosixPath(path).name.removesuffix(FILE_ENDING)
-
-
-def _missing(task: _Task, folder: str, case_id: str) -> Fault:
-    return Fault(case_id, f"{folder}/{case_id}{FILE_ENDING} is missing from {task.name}; unpack the task again")
+def _unlisted(task: _Task) -> tuple[str, ...]:
+    """A note on volumes that dataset.json does not list."""
+    listed = {path for pair in task.about.training for path in (pair.image, pair.label)} | set(task.about.test_images)
+    inside = [name.removeprefix(task.root) for name in task.files if name.startswith(task.root)]
+    others = [name for name in inside if name.endswith(FILE_ENDING) and name not in listed]
+    if not others:
+        return ()
+    shown = ", ".join(others[:_LISTED_AT_MOST]) + ", …" * (len(others) > _LISTED_AT_MOST)
+    return (f"{len(others)} left out, since dataset.json does not list them: {shown}",)
 
 
 def _split_pancreas(cases: Sequence[Case], annotations: AttributeTable) -> tuple[list[Case], dict[str, str]]:
@@ -156,7 +212,8 @@ def _split_pancreas(cases: Sequence[Case], annotations: AttributeTable) -> tuple
         if case.part != TRAINING:
             split.append(case)
         elif len(sides) == 1:
-            split.append(replace(case, names={0: "background", 1: "pancreas", 2: sides[0]}))
+            named = {value: sides[0] if name == UNSPLIT else name for value, name in case.names.items()}
+            split.append(replace(case, names=named))
         else:
             split.append(replace(case, part=APART))
             apart[case.case_id] = f"annotated as {'both' if sides else 'neither'} of {' and '.join(SIDES)}"

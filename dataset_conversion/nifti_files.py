@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_malenia.files.whole_files import flush_to_disk
 from nnunetv2_malenia.volumes import write_volume
 from nnunetv2_malenia.volumes.nifti import NiftiVolume
 
@@ -44,6 +45,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     beside.unlink(missing_ok=True)
     try:
         yield beside
+        flush_to_disk(beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -62,7 +64,7 @@ def write_volumes(image: NiftiVolume, paths: Sequence[Path]) -> None:
     blocks, pending = image.blocks(), b""
     for path in paths:
         left = image.length // len(paths)
-        with gzip.open(path, "wb", compresslevel=1) as out:
+        with path.open("wb") as file, gzip.GzipFile("", "wb", 1, file, mtime=0) as out:
             header.write_to(out)
             while left:
                 pending = pending or next(blocks)

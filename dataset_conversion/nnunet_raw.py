@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,11 +17,12 @@ import numpy as np
 from nnunetv2_malenia.attributes.schema import AttributeTable
 from nnunetv2_malenia.attributes.tables import write_table
 from nnunetv2_malenia.dataset_conversion.nifti_files import FILE_ENDING, link_or_copy, write_nifti
-from nnunetv2_malenia.files import write_text
+from nnunetv2_malenia.files import write_json, write_text
 
 TRAINING, TEST, APART = "Tr", "Ts", "Apart"  # as folders spell it; nnU-Net leaves alone what is kept apart
 FOLDERS = tuple(f"{kind}{part}" for part in (TRAINING, TEST, APART) for kind in ("images", "labels"))
-_PLAN = ".plan"
+_PLAN, _DATASET, _PLAN_OF = ".plan", "dataset", "nnunetv2_malenia "
+_OWN = re.compile(r"dataset|\.plan|\.partial_[0-9a-f]{8}_\.plan")  # all that leftovers hold
 
 
 @contextmanager
@@ -39,7 +41,8 @@ def new_raw_dataset(
     Raises FileExistsError if the folder is there already.
     """
     target = _free(dataset_folder)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    beside.mkdir(parents=True)
     try:
         dataset = RawDataset(beside, len(channel_names))
         dataset.make_folders()
@@ -63,23 +66,43 @@ def resumable_raw_dataset(
     """Like `new_raw_dataset`, but what an interruption leaves is kept, hidden beside, and gone on with next time.
 
     plan: says what is going to be written; the leftovers of another plan are removed.
+    Raises FileExistsError too if what is called like leftovers is not ours.
     """
     target = _free(dataset_folder)
     beside = target.with_name(f".{target.name}.partial")
-    if not ((beside / _PLAN).is_file() and (beside / _PLAN).read_text(encoding="utf-8") == plan):
-        shutil.rmtree(beside, ignore_errors=True)
-    dataset = RawDataset(beside, len(channel_names))
+    _open_leftovers(beside, plan)
+    dataset = RawDataset(beside / _DATASET, len(channel_names))
     dataset.make_folders()
-    write_text(beside / _PLAN, plan)
     yield dataset
     _write_dataset_json(dataset, labels, channel_names, image_reader_writer, about)
-    (beside / _PLAN).unlink()
     dataset.move_to(target)
+    shutil.rmtree(beside)
+
+
+def _open_leftovers(beside: Path, plan: str) -> None:
+    """Make the folder with its plan; of what an interruption left, keep the whole files of cases if the plan is one.
+
+    What holds anything else, or a data set without a plan, is not ours: the plan is written first, and removed last.
+    """
+    plan_file, dataset = beside / _PLAN, beside / _DATASET
+    if os.path.lexists(beside):
+        is_folder = beside.is_dir() and not beside.is_symlink()
+        others = [path.name for path in beside.iterdir() if not _OWN.fullmatch(path.name)] if is_folder else [beside]
+        before = plan_file.read_text(encoding="utf-8", errors="replace") if plan_file.is_file() else _PLAN_OF
+        if others or not before.startswith(_PLAN_OF) or (dataset.exists() and not plan_file.is_file()):
+            raise FileExistsError(f"{beside} is in the way, and is not what an interrupted run left; move it away")
+        if before != f"{_PLAN_OF}{plan}" and dataset.exists():
+            shutil.rmtree(dataset)
+    beside.mkdir(parents=True, exist_ok=True)
+    write_text(plan_file, f"{_PLAN_OF}{plan}")
+    for path in (*beside.glob("*"), *beside.glob(f"{_DATASET}/*"), *beside.glob(f"{_DATASET}/*/.*")):
+        if path != plan_file and not path.is_dir():  # half-written, or written anew at the end
+            path.unlink()
 
 
 def _free(dataset_folder: str | os.PathLike[str]) -> Path:
     target = Path(dataset_folder)
-    if target.exists():
+    if os.path.lexists(target):
         raise FileExistsError(f"{target} exists; remove it or choose another name, e.g. {target.name}_2")
     return target
 
@@ -152,7 +175,7 @@ class RawDataset:
 
     def write_json(self, name: str, content: Any) -> None:
         """Add a JSON file beside dataset.json."""
-        (self.folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(self.folder / name, content)
 
     def write_attributes(self, table: AttributeTable, name: str = "attributes.json") -> None:
         """Add an attribute table beside dataset.json."""

@@ -27,11 +27,13 @@ class CaseSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A data set. labels: all its label names in order; apart, left_out: case id -> why."""
+    """A data set. labels: all its label names in order; empty: ids of cases whose mask shows none of them; apart,
+    left_out: case id -> why."""
 
     dataset: str
     labels: tuple[str, ...]
     cases: Mapping[str, CaseSummary]
+    empty: tuple[str, ...]
     apart: Mapping[str, str]
     left_out: Mapping[str, str]
     notes: tuple[str, ...]
@@ -45,6 +47,7 @@ class Summary:
                 label: {PART_NAMES[part]: self._totals(label, part) for part in PART_NAMES if self._shows(label, part)}
                 for label in self.labels
             },
+            "empty_masks": list(self.empty),
             "kept_apart": dict(self.apart),
             "left_out": dict(self.left_out),
             "notes": list(self.notes),
@@ -69,18 +72,19 @@ class Summary:
             [
                 f"{self.dataset}: {', '.join(counts) or 'no'} cases",
                 *(_aligned(row, widths) for row in rows),
-                *self._apart_lines(),
+                *self._listed_lines(),
                 *self.notes,
             ]
         )
 
-    def _apart_lines(self) -> list[str]:
-        by_reason: dict[str, list[str]] = {}
+    def _listed_lines(self) -> list[str]:
+        by_what: dict[str, list[str]] = {"with an empty mask, nothing but background": list(self.empty)}
         for case_id, why in self.apart.items():
-            by_reason.setdefault(why, []).append(case_id)
+            by_what.setdefault(f"kept apart, {why}", []).append(case_id)
         return [
-            f"{len(ids)} kept apart, {why}: {', '.join(ids[:_LISTED_AT_MOST])}{', …' * (len(ids) > _LISTED_AT_MOST)}"
-            for why, ids in by_reason.items()
+            f"{len(ids)} {what}: {', '.join(ids[:_LISTED_AT_MOST])}{', …' * (len(ids) > _LISTED_AT_MOST)}"
+            for what, ids in by_what.items()
+            if ids
         ]
 
     def _of(self, part: str) -> list[CaseSummary]:

@@ -272,8 +272,8 @@ def test_sheet_takes_regions_and_tells_what_it_cannot_show(patient, tmp_path, ca
     told = capsys.readouterr().err.splitlines()
     assert f"ct.nii.gz is of shape (32, 24, 20), {out / 'imagesTr' / 'ct_0000.nii.gz'} of (64, 48, 40)" in told[0]
     assert [line.split(": ")[2].split(";")[0].split(" (")[0] for line in told[1:]] == [
-        "no labels in it",
-        "cannot be read as JSON",
+        "3 is no object of names and values",
+        "not JSON at line 1, column 2",
     ]
     assert not png.exists()
 

@@ -12,7 +12,7 @@ from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable, Les
 from nnunetv2_malenia.attributes.tables import read_table, write_table
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
 from nnunetv2_malenia.demo.run import QUERY_TABLE, REFERENCE_LABELS
-from nnunetv2_malenia.evaluation.predictions import read_labels
+from nnunetv2_malenia.files.dataset_json import read_label_map
 
 VALIDATION_SEED = 777  # of phantoms that no training and no test has
 
@@ -33,7 +33,7 @@ class Phantoms:
     @property
     def values(self) -> Mapping[str, int]:
         """Lesion type -> its value in the references."""
-        labels = read_labels(self.labels)
+        labels = read_label_map(self.labels)
         return {name: labels[name][0] for name in self.table.lesions}
 
 

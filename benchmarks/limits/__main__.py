@@ -26,8 +26,8 @@ from benchmarks.zero_shot.rows import PHANTOM, ROWS, SIZES
 from nnunetv2_malenia.cli.messages import fail, one_line_errors
 from nnunetv2_malenia.cli.numeric import count_from_zero
 from nnunetv2_malenia.demo.phantom_dataset import write_phantom_dataset
-from nnunetv2_malenia.evaluation.predictions import read_labels
 from nnunetv2_malenia.files import write_json
+from nnunetv2_malenia.files.dataset_json import read_label_map
 from nnunetv2_malenia.phantom.dataset import UNSEEN
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -94,7 +94,7 @@ def own_masks(experiment: Experiment, name: str, phantoms: Phantoms) -> OwnMasks
     folder.mkdir(parents=True, exist_ok=True)
     ask(experiment, phantoms.images, folder / "lesions", "--continue_prediction")
     predict_classes(experiment, phantoms.images, folder / "organs", "--continue_prediction")
-    labels = read_labels(experiment.raw / PHANTOM / "dataset.json")
+    labels = read_label_map(experiment.raw / PHANTOM / "dataset.json")
     return OwnMasks(folder / "lesions", folder / "organs", {name: values[0] for name, values in labels.items()})
 
 

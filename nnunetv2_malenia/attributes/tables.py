@@ -25,7 +25,8 @@ from nnunetv2_malenia.attributes.schema import (
     LesionQuery,
 )
 from nnunetv2_malenia.attributes.vocabulary import MAX_PHRASE_LENGTH, Vocabulary, closest, vocabulary
-from nnunetv2_malenia.files import write_json
+from nnunetv2_malenia.files import read_json, write_json
+from nnunetv2_malenia.files.json_files import json_path
 
 __all__ = [
     "MAX_TABLE_BYTES",
@@ -53,7 +54,8 @@ def read_table(path: str | os.PathLike[str]) -> AttributeTable:
     Raises AttributeTableError, in one line: the file, the path inside it, the bad value, the closest valid ones and
     what to do; with more than one fault the first is told and the others are counted.
     """
-    return parse_table(_load_json(Path(path)), source=os.fspath(path))
+    content = read_json(Path(path), error=AttributeTableError, max_bytes=MAX_TABLE_BYTES)
+    return parse_table(content, source=os.fspath(path))
 
 
 def parse_table(data: object, *, source: str = "attribute table") -> AttributeTable:
@@ -194,69 +196,9 @@ def _case_to_dict(case: CaseEntry) -> dict[str, Any]:
     return annotated | ({"lesions": lesions} if lesions else {})
 
 
-class _RepeatedKey:
-    """Stands in parsed JSON for the value of a key that an object has twice."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for key, value in pairs:
-        merged[key] = _RepeatedKey() if key in merged else value
-    return merged
-
-
-def _repeated_key(node: object, path: tuple[str, ...] = ()) -> tuple[str, ...] | None:
-    """The path of the first key that an object in the parsed JSON has twice; None when there is none."""
-    if isinstance(node, _RepeatedKey):
-        return path
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    return next((found for key, child in children if (found := _repeated_key(child, (*path, str(key))))), None)
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is not valid JSON")
-
-
-def _load_json(path: Path) -> object:
-    try:
-        if not path.is_file():
-            fault = (
-                "is a directory" if path.is_dir() else "is not a regular file" if path.exists() else "does not exist"
-            )
-            raise AttributeTableError(f"{path}: {fault}; give the path of an attribute table (JSON)")
-        with path.open("rb") as file:
-            content = file.read(MAX_TABLE_BYTES + 1)
-    except OSError as error:
-        raise AttributeTableError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-    if len(content) > MAX_TABLE_BYTES:
-        raise AttributeTableError(f"{path}: larger than {MAX_TABLE_BYTES >> 20} MB; split it into several tables")
-    try:
-        data = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_object, parse_constant=_refuse_constant)
-        repeated = _repeated_key(data)
-    except UnicodeDecodeError as error:
-        raise AttributeTableError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise AttributeTableError(
-            f"{path}: not JSON at {where}: {error.msg}; correct it there or just before"
-        ) from None
-    except RecursionError:
-        raise AttributeTableError(f"{path}: nested too deeply; write e.g. {_EXAMPLE}") from None
-    except ValueError as error:
-        raise AttributeTableError(f"{path}: not JSON: {str(error).partition(':')[0]}; correct the value") from None
-    if repeated:
-        raise AttributeTableError(f"{path}: {_join(repeated)}: appears twice in the same object; merge the two entries")
-    return data
-
-
 def _show(value: object) -> str:
     """A value as JSON writes it, shortened."""
     return shorten(json.dumps(value, default=repr), width=80, placeholder=" ...") if value != "" else '""'
-
-
-def _join(path: Iterable[object]) -> str:
-    steps = [str(step) for step in path]
-    return "/".join(step if step.isprintable() and len(step) <= MAX_NAME_LENGTH else _show(step) for step in steps)
 
 
 def _describe(error: ErrorDetails, data: Mapping[str, Any]) -> str:
@@ -268,7 +210,7 @@ def _describe(error: ErrorDetails, data: Mapping[str, Any]) -> str:
             break
         path.append(step)
         value = value[step]
-    where = f"{_join(path)}: " if path else ""
+    where = f"{json_path(path)}: " if path else ""
     if error["type"] == "missing":
         return f"{where}the entry {error['loc'][-1]!r} is missing; write e.g. {_EXAMPLE}"
     if error["type"] == "extra_forbidden":

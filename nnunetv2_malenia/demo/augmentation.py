@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_malenia.attributes.resolution import resolve_cases
 from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable, CaseEntry, LesionEntry
 from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes
 from nnunetv2_malenia.dataset_conversion.nifti_files import FILE_ENDING, link_or_copy
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import TRAINING, new_raw_dataset
+from nnunetv2_malenia.dataset_conversion.raw_cases import training_cases
+from nnunetv2_malenia.files.dataset_json import BACKGROUND, IGNORE, DatasetJson, read_dataset_json, without_regions
 from nnunetv2_malenia.phantom.anatomy import PhantomError
-from nnunetv2_malenia.phantom.label_maps import checked_labels, read_dataset_json, read_names
+from nnunetv2_malenia.phantom.label_maps import checked_labels
 from nnunetv2_malenia.phantom.synthesis import BalancedLooks, synthesise
 from nnunetv2_malenia.phantom.volume import read_volume
 
@@ -41,38 +45,40 @@ def augment_dataset(
     """
     looks = BalancedLooks(_excluded_looks(excluded, types))
     description = _description(source)
-    labels = read_names(description["labels"], str(source / "dataset.json"))
-    if "ignore" in labels:
+    labels = without_regions(description.labels, source / "dataset.json", error=PhantomError)
+    if IGNORE in labels:
         raise PhantomError(f"{source}: its ignore label must stay the last; augment a data set without one")
     names = [f"{SYNTHETIC} {i + 1}" for i in range(per_case)]
     if clash := [name for name in names if name in labels]:
         raise PhantomError(f"{source}: has a label {clash[0]!r} already; augment the data set that it was made from")
     own = source / "attributes.json"
-    table = read_table(own) if own.is_file() else None
+    table = read_table(own) if os.path.lexists(own) else None
     lesions = {name: LesionEntry(**entry.stated) for name, entry in resolve_label_attributes(labels, table).items()}
     organs = {name: value for name, value in labels.items() if name not in lesions}
-    case_ids = [path.name.removesuffix(FILE_ENDING) for path in sorted((source / "labelsTr").glob(f"*{FILE_ENDING}"))]
+    found = training_cases(source, description)
+    case_ids = list(found.files)
     if not case_ids:
         raise PhantomError(f"{source}: no case in labelsTr; give an nnU-Net raw data set")
+    if incomplete := [i for i, files in found.files.items() if len(files.images) != 1 or not files.mask.path.is_file()]:
+        raise PhantomError(f"{source}: {incomplete[0]} has not one image and a mask; add them, or take the case out")
+    real_labels = [name for name in labels if name != BACKGROUND]
+    known = resolve_cases(table, real_labels, own, case_ids) if table else {}
     order = np.random.default_rng(seed).permutation(len(case_ids))
     chosen = set(order[: max(1, round(share * len(case_ids)))].tolist())
     last = max(labels.values())
     new_labels = dict(labels)  # grows by those that find room: it is written at the end
     stated: dict[str, Mapping[str, Mapping[str, Sequence[str]]]] = {}
     origins: dict[str, str] = {}
-    remarks: list[str] = []
+    remarks = list(found.notes)
     with new_raw_dataset(
         target,
         new_labels,
-        channel_names=list(description["channel_names"].values()),
-        image_reader_writer=description.get("overwrite_image_reader_writer", "NibabelIOWithReorient"),
-        description=f"{description.get('description', source.name)} With synthetic lesions; see attributes.json.",
+        channel_names=description.channel_names,
+        image_reader_writer=description.overwrite_image_reader_writer or "NibabelIOWithReorient",
+        description=f"{description.description or source.name} With synthetic lesions; see attributes.json.",
     ) as raw:
         for number, case_id in enumerate(case_ids):
-            files = (
-                source / "imagesTr" / f"{case_id}_0000{FILE_ENDING}",
-                source / "labelsTr" / f"{case_id}{FILE_ENDING}",
-            )
+            files = found.files[case_id].images[0].path, found.files[case_id].mask.path
             new_id = f"{case_id}_synthetic"
             done = None
             if number in chosen:
@@ -96,43 +102,34 @@ def augment_dataset(
         if not stated:
             raise PhantomError(f"{source}: no synthetic lesion found room; exclude fewer types or label more organs")
         drawn = [name for name in names if name in new_labels]
-        cases = {new: _case_entry(table, lesions, old, stated.get(new, {}), drawn) for new, old in origins.items()}
+        cases = {
+            new: _with_synthetic(known.get(old, CaseEntry()), stated.get(new, {}), drawn)
+            for new, old in origins.items()
+        }
         entries = lesions | {name: LesionEntry() for name in drawn}
         raw.write_attributes(AttributeTable(name=f"{source.name}, augmented", lesions=entries, cases=cases))
     return len(case_ids), len(stated), remarks
 
 
-def _description(source: Path) -> dict:
+def _description(source: Path) -> DatasetJson:
     file = source / "dataset.json"
     if not file.is_file():
         raise PhantomError(f"{file}: no such file; give the folder of an nnU-Net raw data set")
-    description = read_dataset_json(file)
-    channels = description.get("channel_names")
-    if not isinstance(channels, dict) or len(channels) != 1 or description.get("file_ending") != FILE_ENDING:
+    description = read_dataset_json(file, error=PhantomError)
+    if len(description.channel_names) != 1 or description.file_ending != FILE_ENDING:
         raise PhantomError(f"{file}: lesions can be put into one CT channel stored as {FILE_ENDING} only")
     return description
 
 
-def _case_entry(
-    table: AttributeTable | None,
-    lesions: Mapping[str, LesionEntry],
-    case_id: str,
-    synthetic: Mapping[str, Mapping[str, Sequence[str]]],
-    drawn: Sequence[str],
+def _with_synthetic(
+    case: CaseEntry, synthetic: Mapping[str, Mapping[str, Sequence[str]]], drawn: Sequence[str]
 ) -> CaseEntry:
-    """A source case's entry by the data set's label names, and its synthetic lesions.
+    """A source case's entry, and its synthetic lesions.
 
     All labels of synthetic lesions count as annotated: without one, a case has none.
     """
-    case = (table.cases.get(case_id) if table else None) or CaseEntry()
-    stated = {
-        name: values
-        for name in lesions
-        for key, values in case.lesions.items()
-        if table.find(key) is not None and table.find(key) == table.find(name)
-    }
     annotated = None if case.annotated is None else (*case.annotated, *drawn)
-    return CaseEntry(annotated=annotated, lesions={**stated, **synthetic})
+    return CaseEntry(annotated=annotated, lesions={**case.lesions, **synthetic})
 
 
 def _excluded_looks(table: AttributeTable | None, types: Sequence[str]) -> list[AspectValues]:

@@ -16,7 +16,7 @@ from nnunetv2_malenia.files import OutputFolder, stage
 from nnunetv2_malenia.phantom.anatomy import PhantomError
 from nnunetv2_malenia.phantom.from_labels import render_label_map
 from nnunetv2_malenia.phantom.insertion import insert_lesions
-from nnunetv2_malenia.phantom.label_maps import read_dataset_json, read_names
+from nnunetv2_malenia.phantom.label_maps import read_names
 from nnunetv2_malenia.phantom.rendering import Scanner
 from nnunetv2_malenia.phantom.volume import Volume, names_in_header, read_volume
 from nnunetv2_malenia.volumes import stem_of
@@ -124,7 +124,7 @@ def _names(volume: Volume, folder: Path, names_file: Path | None) -> dict[str, i
         if volume.source.name == KITS_MASK:
             return KITS_NAMES
         raise PhantomError(f"{volume.source}: its labels have no names; give them with --names, e.g. a dataset.json")
-    return read_names(read_dataset_json(source)["labels"], str(source))
+    return read_names(source)
 
 
 def _as_stored(volume: Volume, array: np.ndarray) -> np.ndarray:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_malenia.attributes.schema import AttributeTable, lesion_key
-from nnunetv2_malenia.attributes.tables import clinical_knowledge_table, read_table
-from nnunetv2_malenia.evaluation.predictions import NOT_LESIONS, Predictions, read_labels
+from nnunetv2_malenia.attributes.resolution import TypeNames, resolve_cases, unmatched_cases
+from nnunetv2_malenia.attributes.schema import CaseEntry
+from nnunetv2_malenia.attributes.tables import read_table
+from nnunetv2_malenia.evaluation.predictions import NOT_LESIONS, Predictions
 from nnunetv2_malenia.evaluation.volumes import EvaluationError, grid_difference, volumes_in
+from nnunetv2_malenia.files.dataset_json import read_label_map
 
 _NAMED_AT_MOST = 5
 
@@ -56,13 +58,16 @@ class Case:
 
 @dataclass(frozen=True)
 class ScoringRules:
-    """How every case is scored. known_values: of the references' labels; ignore: values of voxels that do not count.
+    """How every case is scored. known_values: of the references' labels; predicted_values: what predicted label maps
+    may hold, by predicted_names; ignore: values of voxels that do not count.
 
     oracle: score each type a second time, without predicted components that lie in lesions of other types.
     """
 
     types: tuple[LesionType, ...]
     known_values: frozenset[int]
+    predicted_values: frozenset[int]
+    predicted_names: Path
     ignore: tuple[int, ...]
     tolerance_mm: float
     oracle: bool
@@ -84,12 +89,13 @@ def plan_comparison(options: EvaluationOptions) -> Comparison:
     not fit; AttributeTableError for a bad table.
     """
     table = read_table(options.attributes) if options.attributes else None
-    names = _TypeNames(table)
-    labels = read_labels(options.labels)
+    names = TypeNames(table)
+    labels = read_label_map(options.labels, error=EvaluationError)
     predictions = Predictions.read(options.predictions, options.any_lesion)
     references = volumes_in(options.references)
-    reference_labels = names.by_type((label for label in labels if label not in NOT_LESIONS), str(options.labels))
-    predicted = names.by_type(predictions.values, str(options.predictions))
+    own_labels = [label for label in labels if label not in NOT_LESIONS]
+    reference_labels = _by_type(own_labels, names, options.labels)
+    predicted = _by_type(predictions.values, names, options.predictions)
     if options.any_lesion:
         pairs = {label: options.any_lesion for label in reference_labels.values() if names.is_lesion(label)}
     else:
@@ -100,65 +106,44 @@ def plan_comparison(options: EvaluationOptions) -> Comparison:
             f"{options.labels} and {options.predictions} have no lesion type in common; types are matched by the names "
             "and aliases of --attributes and of the Clinical Knowledge Table: name the label there"
         )
-    annotated = names.annotated(pairs, references)
+    entries = resolve_cases(table, own_labels, options.attributes, references) if table else {}
+    annotated = _annotated(pairs, entries, references)
     rules = ScoringRules(
         types=_types(pairs, labels, predictions, _seen(pairs, predictions, options, names)),
-        known_values=frozenset({0, *(value for values in labels.values() for value in values)}),
+        known_values=frozenset(value for values in labels.values() for value in values),
+        predicted_values=predictions.known_values,
+        predicted_names=predictions.names_file,
         ignore=labels.get("ignore", ()),
         tolerance_mm=options.tolerance_mm,
         oracle=options.oracle,
     )
-    notes = _notes(reference_labels, predicted, pairs, annotated, names, options)
+    notes = [*_notes(reference_labels, predicted, pairs, annotated, names, options)]
+    if table and (note := unmatched_cases(table, references, options.attributes)):
+        notes.append(note)
     return Comparison(rules, _cases(references, pairs, predictions, annotated), tuple(notes))
 
 
-class _TypeNames:
-    """Whether two names are one lesion type: by the user's own table, else by the Clinical Knowledge Table."""
-
-    def __init__(self, own: AttributeTable | None) -> None:
-        self.own = own
-
-    def is_lesion(self, name: str) -> bool:
-        return bool((self.own and self.own.find(name)) or clinical_knowledge_table().find(name))
-
-    def key(self, name: str) -> str:
-        """What two names of one type share. The own table may tell apart what the other one calls the same."""
-        if self.own and (own := self.own.find(name)):
-            return lesion_key(own)
-        if (clinical := clinical_knowledge_table().find(name)) is None:
-            return lesion_key(name)
-        alike = (clinical, *clinical_knowledge_table().lesions[clinical].aliases)
-        own_names = {own for each in alike if self.own and (own := self.own.find(each))}
-        return lesion_key(own_names.pop() if len(own_names) == 1 else clinical)
-
-    def by_type(self, names: Iterable[str], source: str) -> dict[str, str]:
-        """Key -> name. Raises EvaluationError if two of them are one type."""
-        found: dict[str, str] = {}
-        for name in names:
-            if (other := found.setdefault(self.key(name), name)) != name:
-                raise EvaluationError(
-                    f"{source}: {other!r} and {name!r} are the same lesion type; keep one of them, or make them two "
-                    "entries of --attributes"
-                )
-        return found
-
-    def annotated(self, labels: Iterable[str], case_ids: Iterable[str]) -> dict[str, set[str]]:
-        """Case id -> those of the labels that were annotated in it: all, unless the table says otherwise."""
-        labels, case_ids = list(labels), list(case_ids)
-        entries = self.own.cases if self.own else {}
-        if entries and not entries.keys() & set(case_ids):
+def _by_type(names: Iterable[str], types: TypeNames, source: Path) -> dict[str, str]:
+    """Key of a type -> name. Raises EvaluationError if two of the names are one type."""
+    found: dict[str, str] = {}
+    for name in names:
+        if (other := found.setdefault(types.key(name), name)) != name:
             raise EvaluationError(
-                f"the attribute table's cases ({_listed(entries)}) are none of the references' ({_listed(case_ids)}); "
-                "give the table of the data set that the references belong to"
+                f"{source}: {other!r} and {name!r} are the same lesion type; keep one of them, or make them two "
+                "entries of --attributes"
             )
-        result = {}
-        for case_id in case_ids:
-            drawn = entries[case_id].annotated if case_id in entries else None
-            keys = None if drawn is None else {self.key(name) for name in drawn}
-            result[case_id] = {label for label in labels if keys is None or self.key(label) in keys}
-        if not any(result.values()):
-            raise EvaluationError(f"no case annotates any of the types to score: {_listed(labels)}; check --attributes")
-        return result
+    return found
+
+
+def _annotated(
+    pairs: Collection[str], entries: Mapping[str, CaseEntry], case_ids: Iterable[str]
+) -> dict[str, set[str]]:
+    """Case id -> those of the types to score that were annotated in it: all, unless the table says otherwise."""
+    drawn = {case_id: entries[case_id].annotated if case_id in entries else None for case_id in case_ids}
+    result = {i: set(pairs) if labels is None else set(pairs) & set(labels) for i, labels in drawn.items()}
+    if not any(result.values()):
+        raise EvaluationError(f"no case annotates any of the types to score: {_listed(pairs)}; check --attributes")
+    return result
 
 
 def _types(
@@ -174,7 +159,7 @@ def _types(
 
 
 def _seen(
-    pairs: Mapping[str, str], predictions: Predictions, options: EvaluationOptions, names: _TypeNames
+    pairs: Mapping[str, str], predictions: Predictions, options: EvaluationOptions, names: TypeNames
 ) -> dict[str, bool]:
     """Label -> whether training showed it: as asked, else as the predictions say, else a network's own labels."""
     if options.unseen is not None:
@@ -225,7 +210,7 @@ def _notes(
     predicted: Mapping[str, str],
     pairs: Mapping[str, str],
     annotated: Mapping[str, set[str]],
-    names: _TypeNames,
+    names: TypeNames,
     options: EvaluationOptions,
 ) -> Iterable[str]:
     left_out = [label for label in reference_labels.values() if names.is_lesion(label) and label not in pairs]

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field
 
 from nnunetv2_malenia.attributes.schema import file_name
 from nnunetv2_malenia.evaluation.volumes import EvaluationError, find_volume
+from nnunetv2_malenia.files import read_json
+from nnunetv2_malenia.files.dataset_json import BACKGROUND, IGNORE, read_label_map
 
-NOT_LESIONS = ("background", "ignore")  # nnU-Net's names for what is no class
-_T = TypeVar("_T")
+NOT_LESIONS = (BACKGROUND, IGNORE)
 
 
 class _Query(BaseModel):
-    id: int
+    id: int = Field(ge=1)
     name: str
     seen_in_training: bool | None  # null: no type was asked for
 
 
+def _all_different(queries: list[_Query]) -> list[_Query]:
+    for values in ([query.id for query in queries], [query.name for query in queries]):
+        if len(set(values)) < len(values):
+            raise ValueError(f"two queries have one id or name, among {values}; predict again")
+    return queries
+
+
 class _Queries(BaseModel):
-    queries: list[_Query] = Field(min_length=1)
+    queries: Annotated[list[_Query], Field(min_length=1), AfterValidator(_all_different)]
 
 
 class _Finding(BaseModel):
@@ -36,15 +43,15 @@ class _Findings(BaseModel):
     findings: list[_Finding]
 
 
-_Labels = dict[str, int | tuple[int, ...]]
-
-
 @dataclass(frozen=True)
 class Predictions:
-    """A folder of predictions. values: type or label -> its values in label maps; seen: {} where it is not told."""
+    """A folder of predictions. names_file: says which types or labels were predicted; values: type or label -> its
+    values in label maps; known_values: all that label maps may hold; seen: {} where it is not told."""
 
     folder: Path
+    names_file: Path
     values: Mapping[str, tuple[int, ...]]
+    known_values: frozenset[int]
     seen: Mapping[str, bool]
     has_masks: bool
 
@@ -55,7 +62,7 @@ class Predictions:
         if not folder.is_dir():
             raise EvaluationError(f"{folder} is not a folder; give the folder that the predictions were written to")
         queries, labels = folder / "queries.json", folder / "dataset.json"
-        asked = _read_json(queries, _Queries).queries if queries.is_file() else []
+        asked = read_json(queries, _Queries, error=EvaluationError).queries if queries.is_file() else []
         if any(each.seen_in_training is None for each in asked):
             raise EvaluationError(
                 f"{folder} was predicted without --attributes: its label maps number lesions of any type, and there is "
@@ -63,16 +70,20 @@ class Predictions:
             )
         if asked and not any_lesion:
             values, seen = {query.name: (query.id,) for query in asked}, {q.name: q.seen_in_training for q in asked}
-            return cls(folder, values, seen, any((folder / "masks").glob("*/*")))
+            known = frozenset({0, *(query.id for query in asked)})
+            return cls(folder, queries, values, known, seen, any((folder / "masks").glob("*/*")))
         if not labels.is_file():
             missing = "dataset.json" if any_lesion else "queries.json of malenia_predict_zeroshot and no dataset.json"
             raise EvaluationError(
                 f"{folder} has no {missing} of nnUNetv2_predict, which names what was predicted; copy the model's there"
             )
-        values = {name: each for name, each in read_labels(labels).items() if name not in NOT_LESIONS}
+        named = read_label_map(labels, error=EvaluationError)
+        known = frozenset(value for each in named.values() for value in each)
+        values = {name: each for name, each in named.items() if name not in NOT_LESIONS}
         if any_lesion and any_lesion not in values:
             raise EvaluationError(f"{labels} has no label {any_lesion!r}; it has {', '.join(values)}")
-        return cls(folder, {any_lesion: values[any_lesion]} if any_lesion else values, {}, False)
+        wanted = {any_lesion: values[any_lesion]} if any_lesion else values
+        return cls(folder, labels, wanted, known, {}, False)
 
     def file(self, case_id: str, name: str) -> Path | None:
         if self.has_masks:
@@ -83,30 +94,5 @@ class Predictions:
         path = self.folder / f"{case_id}.json"
         if not (self.seen and path.is_file()):
             return {}
-        return {finding.name: finding.presence_score for finding in _read_json(path, _Findings).findings}
-
-
-def read_labels(path: Path) -> dict[str, tuple[int, ...]]:
-    """Label name -> values; a region has several. Takes a label map, or a dataset.json that holds one as `labels`."""
-    content = _read_json(path, dict[str, Any])
-    labels = _validated(content.get("labels", content), _Labels, path)
-    return {name: (value,) if isinstance(value, int) else value for name, value in labels.items()}
-
-
-def _read_json(path: Path, kind: type[_T]) -> _T:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise EvaluationError(f"{path}: not JSON ({error}); write or copy it again") from error
-    return _validated(content, kind, path)
-
-
-def _validated(content: object, kind: type[_T], path: Path) -> _T:
-    try:
-        return TypeAdapter(kind).validate_python(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = "/".join(map(str, first["loc"]))
-        raise EvaluationError(f"{path}: {f'{where}: ' if where else ''}{first['msg']}") from error
+        findings = read_json(path, _Findings, error=EvaluationError).findings
+        return {finding.name: finding.presence_score for finding in findings}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -39,11 +40,10 @@ class TypeScore:
 def score_case(case: Case, rules: ScoringRules) -> list[TypeScore]:
     """Score every type that was annotated in the case, with an oracle a second time.
 
-    Raises InputError for a damaged file, EvaluationError for a reference with a value that its labels do not have.
+    Raises InputError for a damaged file, EvaluationError for a label map with a value that has no name.
     """
     reference = read_volume(case.reference)
-    if unknown := set(np.unique(reference.voxels.ravel(order="K")).tolist()) - rules.known_values:
-        raise EvaluationError(f"{case.reference}: value {min(unknown)} is not among the labels; check --labels")
+    _check_values(case.reference, reference.voxels, rules.known_values, "--labels")
     scores, path, voxels = [], None, None
     for each in rules.types:
         if each.name not in case.predictions:
@@ -51,8 +51,15 @@ def score_case(case: Case, rules: ScoringRules) -> list[TypeScore]:
         if case.predictions[each.name] != path:  # a label map is read once; of single masks one is held at a time
             path = case.predictions[each.name]
             voxels = read_volume(path).voxels
+            if each.predicted_values is not None:
+                _check_values(path, voxels, rules.predicted_values, rules.predicted_names)
         scores += _score_type(each, voxels, reference, case.presence_scores.get(each.name), case.case_id, rules)
     return scores
+
+
+def _check_values(path: Path, voxels: np.ndarray, known: frozenset[int], names: object) -> None:
+    if unknown := set(np.unique(voxels.ravel(order="K")).tolist()) - known:
+        raise EvaluationError(f"{path}: value {min(unknown)} is not among the labels; check {names}")
 
 
 def _score_type(

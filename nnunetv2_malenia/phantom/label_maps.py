@@ -6,7 +6,6 @@ lung without a side gets it from where it lies in the patient.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from nnunetv2_malenia.attributes.tables import resolve_label_attributes
+from nnunetv2_malenia.files.dataset_json import read_label_map, without_regions
 from nnunetv2_malenia.phantom.anatomy import ORGANS, Anatomy, Grid, PhantomError, Tissue, smooth_noise
 from nnunetv2_malenia.phantom.volume import Volume
 
@@ -174,29 +174,9 @@ def _liver_lobes(anatomy: Anatomy, cava: np.ndarray) -> dict[str, np.ndarray]:
     return {"right liver lobe": liver & right, "left liver lobe": liver & ~right}
 
 
-def read_dataset_json(file: Path) -> dict[str, object]:
-    """A dataset.json; a JSON object without `labels` is taken for them. Raises PhantomError for what is neither."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PhantomError(f"{file}: cannot be read as JSON ({error}); correct it") from error
-    if isinstance(content, dict) and "labels" not in content:
-        content = {"labels": content}
-    if not isinstance(content, dict) or not isinstance(content["labels"], dict):
-        raise PhantomError(f'{file}: no labels in it; write e.g. {{"labels": {{"background": 0, "liver": 1}}}}')
-    return content
-
-
-def read_names(labels: Mapping[str, object], source: str) -> dict[str, int]:
-    """Label name -> value from the `labels` of a dataset.json. Raises PhantomError for what is no whole number."""
-    names = {}
-    for name, value in labels.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise PhantomError(f"{source}: label {name!r} has the value {value!r}; give one whole number per label")
-        names[name] = value
-    if len(set(names.values())) < len(names):
-        raise PhantomError(f"{source}: two labels have the same value; give each its own")
-    return names
+def read_names(file: Path) -> dict[str, int]:
+    """Label name -> value, from a dataset.json or a JSON object of labels. Raises PhantomError for what is neither."""
+    return without_regions(read_label_map(file, error=PhantomError), file, error=PhantomError)
 
 
 def checked_labels(volume: Volume, names: Mapping[str, int]) -> np.ndarray:

@@ -10,8 +10,8 @@ from scipy import ndimage
 
 from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes
 from nnunetv2_malenia.files import write_whole
+from nnunetv2_malenia.files.dataset_json import read_label_map
 from nnunetv2_malenia.phantom.anatomy import PhantomError
-from nnunetv2_malenia.phantom.label_maps import read_dataset_json
 from nnunetv2_malenia.phantom.volume import Volume, read_volume
 from nnunetv2_malenia.volumes import grid_difference
 
@@ -59,28 +59,23 @@ def _lesion_values(folder: Path) -> list[int] | None:
     description = folder / "dataset.json"
     if not description.is_file():
         return None
-    labels = read_dataset_json(description)["labels"]
+    labels = read_label_map(description, error=PhantomError)
     table = folder / "attributes.json"
     known = read_table(table) if table.is_file() else None
     entries = resolve_label_attributes(labels, known)
-    synthetic = [value for name, entry in entries.items() if not entry.stated for value in _values(labels[name])]
-    return synthetic or [value for name in entries for value in _values(labels[name])]
-
-
-def _values(label: object) -> list[object]:
-    """Of a label, or of a region, which has several."""
-    return label if isinstance(label, list) else [label]
+    synthetic = [value for name, entry in entries.items() if not entry.stated for value in labels[name]]
+    return synthetic or [value for name in entries for value in labels[name]]
 
 
 def _caption(folder: Path, case_id: str, lesions: np.ndarray) -> str:
     """The case's id, and the attributes stated in it for its largest lesion."""
     if not (folder / "attributes.json").is_file() or not lesions.any():
         return case_id
-    labels = read_dataset_json(folder / "dataset.json")["labels"]
+    labels = read_label_map(folder / "dataset.json", error=PhantomError)
     table = read_table(folder / "attributes.json")
     shown = lesions[middle_of_largest(lesions)]
-    names = [name for name, label in labels.items() if shown in _values(label)]
-    name = min(names, key=lambda each: len(_values(labels[each])))  # the narrowest region
+    names = [name for name, values in labels.items() if shown in values]
+    name = min(names, key=lambda each: len(labels[each]))  # the narrowest region
     if table.find(name) is None:
         return case_id
     stated = ", ".join(value for _, value in table.attributes_of(name, case_id).phrases())

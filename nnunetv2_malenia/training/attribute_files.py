@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
 from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 from nnunetv2_malenia.attributes.bank import EmbeddingBank, default_bank, embed_phrases
 from nnunetv2_malenia.attributes.plans import MaleniaPlans
-from nnunetv2_malenia.attributes.schema import AttributeTable, AttributeTableError, CaseEntry, LesionEntry
+from nnunetv2_malenia.attributes.resolution import resolve_cases
+from nnunetv2_malenia.attributes.schema import AttributeTable, AttributeTableError, LesionEntry
 from nnunetv2_malenia.attributes.tables import read_table, resolve_label_attributes, vocabulary
 from nnunetv2_malenia.attributes.text_encoder import minilm_encoder
 from nnunetv2_malenia.files import sha256_of, write_text, write_whole
@@ -86,7 +86,8 @@ def resolve_table(labels: dict[str, tuple[int, ...]], path: Path | None) -> Attr
     """The data set's own attributes.json, or the Clinical Knowledge Table, by the data set's label names.
 
     labels: name -> label values, as `label_values` gives them. A region around described lesions needs no description.
-    Raises AttributeTableError when a lesion label has no attributes, or no label is a lesion.
+    Raises AttributeTableError when a lesion label has no attributes, no label is a lesion, or a case annotates what is
+    no label.
     """
     table = read_table(path) if path else None
     lesions = {name: LesionEntry(**entry.stated) for name, entry in resolve_label_attributes(labels, table).items()}
@@ -105,30 +106,7 @@ def resolve_table(labels: dict[str, tuple[int, ...]], path: Path | None) -> Attr
             f"no label is a lesion with known attributes: {', '.join(labels)}; describe the lesion labels in "
             f"{source} beside dataset.json"
         )
-    cases = {}
-    for case_id, case in (table.cases if table else {}).items():
-        by_name = {
-            name: values
-            for name in lesions
-            for key, values in case.lesions.items()
-            if table.find(key) == table.find(name)
-        }
-        cases[case_id] = CaseEntry(annotated=case.annotated, lesions=by_name)
-    return AttributeTable(lesions=lesions, cases=cases)
-
-
-def unknown_cases(table: AttributeTable, case_ids: Iterable[str]) -> str:
-    """One line about the table's cases that the data set does not have; "" if there is none.
-
-    What a misspelt case does not annotate would count as background, and nothing else would tell.
-    """
-    unknown = sorted(set(table.cases) - set(case_ids))
-    if not unknown:
-        return ""
-    return (
-        f"{len(unknown)} of {len(table.cases)} cases in attributes.json are not in this data set, "
-        f"e.g. {', '.join(unknown[:3])}; a case goes by its image's file name without _0000 and ending"
-    )
+    return AttributeTable(lesions=lesions, cases=resolve_cases(table, labels, path) if table else {})
 
 
 def lesion_channels(

@@ -21,6 +21,7 @@ from torch._dynamo import OptimizedModule
 
 from nnunetv2_malenia.attributes.bank import aspect_means
 from nnunetv2_malenia.attributes.plans import MaleniaPlans
+from nnunetv2_malenia.attributes.resolution import unmatched_cases
 from nnunetv2_malenia.attributes.schema import ASPECTS, AttributeTable, has_laterality
 from nnunetv2_malenia.files import MaleniaError
 from nnunetv2_malenia.network.config import MaleniaConfig
@@ -33,7 +34,6 @@ from nnunetv2_malenia.training.attribute_files import (
     label_values,
     resolve_plans,
     resolve_table,
-    unknown_cases,
 )
 from nnunetv2_malenia.training.checkpoints import CUDA, errors_in_one_line
 from nnunetv2_malenia.training.criterion import (
@@ -120,8 +120,9 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
             f"{table_path or 'the Clinical Knowledge Table'}; {len(table.cases)} cases with attributes of their own; "
             f"text encoder {malenia_plans.encoder}"
         )
-        if unknown := unknown_cases(table, self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)):
-            self.print_to_log_file(f"Malenia: {unknown}")
+        case_ids = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
+        if note := unmatched_cases(table, case_ids, table_path):
+            self.print_to_log_file(f"Malenia: {note}")
 
     def _attribute_files(self) -> tuple[Path | None, Path | None]:
         """The raw data set's files, copied to the preprocessed one, which may be all that the next machine gets."""

@@ -58,11 +58,10 @@ def test_a_trailing_axis_of_one_is_dropped(tmp_path):
         (mask(1, 300, dtype=np.int16), "label value 300 is not in the label map"),
         (mask(1, dtype=np.float32) / 2, r"0\.5 is not an integer.*nearest neighbour"),
         (np.where(mask(1), np.nan, 1).astype(np.float32), "nan is not an integer"),
-        (mask(), "empty mask; draw what the image shows, or leave the case out"),
         (np.stack([mask(1)] * 2, -1), r"4-D, of shape \(6, 7, 8, 2\); store one 3-D file"),
         (mask(1)[0], r"a 2-D image of shape \(7, 8\)"),
     ],
-    ids=["outside", "negative", "too large", "fraction", "nan", "empty", "4-D", "2-D"],
+    ids=["outside", "negative", "too large", "fraction", "nan", "4-D", "2-D"],
 )
 def test_a_wrong_mask_is_told_with_what_to_do(tmp_path, array, told):
     with pytest.raises(InputError, match=told):

@@ -246,7 +246,7 @@ def test_a_lesion_in_one_data_set_and_anatomy_in_another_are_refused(tmp_path, r
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"labels": {"background": 0, "liver": [1, 2], "liver tumor": 2}}, "regions or an ignore label"),
+        ({"labels": {"background": 0, "liver": [1, 2], "liver tumor": 2}}, "'liver' is a region, of several values"),
         ({"labels": {"background": 0, "liver cancer": 1, "liver tumor": 2}}, "are one type, 'liver tumor'; rename one"),
         ({"channel_names": {"0": "MRI"}}, r"channels \['CT'\] in .*\['MRI'\] in .*; merge like with like"),
         ({"file_ending": ".nrrd"}, r"files end in \.nrrd; store them as \.nii\.gz"),
@@ -272,7 +272,7 @@ def test_annotated_labels_of_a_source_are_kept_and_wrong_ones_refused(tmp_path, 
     wrong = table.model_copy(update={"cases": {"liver_1": CaseEntry(annotated=("spleen",))}})
     write_table(wrong, liver / "attributes.json")
     assert merge(["-i", str(liver), "-d", "101", "-o", str(raw)]) == 1
-    assert "cases/liver_1/annotated names ['spleen']" in capsys.readouterr().err
+    assert "cases/liver_1/annotated names 'spleen', which is no label of the data set" in capsys.readouterr().err
 
 
 def test_images_listed_in_dataset_json_are_merged_where_they_are(tmp_path, raw):

@@ -249,7 +249,6 @@ FAULTS = {
     "a missing image": (lambda task: (task / "imagesTr" / "liver_0.nii.gz").unlink(), "imagesTr/liver_0.nii.gz is mis"),
     "a 4-D image": (four_d, r"of shape (6, 7, 8, 3)"),
     "a label that is not in the map": (lambda task: save(task / "labelsTr" / "liver_0.nii.gz", mask(1, 5)), "value 5"),
-    "an empty mask": (lambda task: save(task / "labelsTr" / "liver_0.nii.gz", mask()), "an empty mask"),
     "another grid": (
         lambda task: save(task / "labelsTr" / "liver_0.nii.gz", mask(1), np.eye(4)),
         "differ in axis order",
@@ -285,7 +284,7 @@ def test_bad_cases_can_be_left_out_and_are_listed(tmp_path, raw, capsys, fault):
 
 
 def test_nothing_is_made_when_every_case_is_bad(tmp_path, raw, capsys):
-    task = msd_task(tmp_path / "Task03_Liver", {"liver_0": ()})
+    task = msd_task(tmp_path / "Task03_Liver", {"liver_0": (7,)})
     assert run(task, raw, "--skip-bad") == 1
     assert "no training case is left of 1" in capsys.readouterr().err
     assert not raw.exists()
@@ -324,52 +323,6 @@ def test_lesions_that_touch_at_a_corner_are_one(other, count):
     assert count_lesions(labels, 3) == 0
 
 
-def interrupt_at(monkeypatch, number):
-    """Let the number-th mask that is written be the last thing that happens."""
-    from nnunetv2_malenia.dataset_conversion import conversion
-
-    written = []
-
-    def write_mask(voxels, image, path):
-        written.append(path.name)
-        if len(written) == number:
-            path.write_bytes(b"half of a mask")
-            raise KeyboardInterrupt
-        return original(voxels, image, path)
-
-    original = conversion.write_mask
-    monkeypatch.setattr(conversion, "write_mask", write_mask)
-    return written
-
-
-def test_an_interrupted_conversion_goes_on_where_it_stopped(tmp_path, raw, monkeypatch):
-    task = msd_task(tmp_path / "Task03_Liver", {f"liver_{i}": (1, 2) for i in range(3)})
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, 2)
-        assert run(task, raw) == 130
-    assert [path.name for path in raw.iterdir()] == [".Dataset003_Liver.partial"]
-    with monkeypatch.context() as patch:
-        written = interrupt_at(patch, 99)
-        assert run(task, raw) == 0
-    assert len(written) == 2
-    assert run(task, raw, dataset="4") == 0
-    one, other = raw / "Dataset003_Liver", raw / "Dataset004_Liver"
-    assert tree(one) == tree(other)
-    for name in tree(one) - {"conversion_summary.json"}:
-        assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    assert sorted(path.name for path in raw.iterdir()) == ["Dataset003_Liver", "Dataset004_Liver"]
-
-
-def test_leftovers_are_not_trusted_when_the_source_has_changed(tmp_path, raw, monkeypatch):
-    task = msd_task(tmp_path / "Task03_Liver", {f"liver_{i}": (1, 2) for i in range(3)})
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, 2)
-        assert run(task, raw) == 130
-    save(task / "labelsTr" / "liver_0.nii.gz", mask(2, 1))
-    assert run(task, raw) == 0
-    assert (stored(raw / "Dataset003_Liver" / "labelsTr" / "liver_0.nii.gz") == mask(2, 1)).all()
-
-
 def test_an_id_that_is_taken_is_refused_before_the_work(tmp_path, raw, capsys):
     task = msd_task(tmp_path / "Task03_Liver", LIVER)
     (raw / "Dataset003_Other").mkdir(parents=True)
@@ -392,7 +345,20 @@ def test_a_folder_that_is_no_task_is_told(tmp_path, raw, capsys):
 def test_labels_that_are_not_those_of_the_task_are_told(tmp_path, raw, capsys):
     labels = ("background", "liver", "cancer", "cyst")
     assert run(msd_task(tmp_path / "Task03_Liver", LIVER, labels=labels), raw) == 1
-    assert "expected 3: ('background', 'liver', 'liver tumor')" in capsys.readouterr().err
+    assert "where those of ['liver', 'cancer'] are due" in capsys.readouterr().err
+    labels = ("background", "spleen", "spleen cyst")
+    assert run(msd_task(tmp_path / "other" / "Task03_Liver", LIVER, labels=labels), raw) == 1
+    assert "where those of ['liver', 'cancer'] are due" in capsys.readouterr().err
+
+
+def test_labels_of_a_task_go_by_their_names_and_not_by_their_order(tmp_path, raw):
+    swapped = msd_task(tmp_path / "Task03_Liver", LIVER, labels=("background", "Cancer", "Liver"))
+    assert run(swapped, raw) == 0
+    assert about(raw / "Dataset003_Liver")["labels"] == {"background": 0, "liver tumor": 1, "liver": 2}
+    pancreas = msd_task(tmp_path / "Task07_Pancreas", {"p": (1, 2)}, labels=("background", "tumor", "pancreas"))
+    table = annotations(tmp_path / "table.json", p=["pancreas cyst"])
+    assert run(pancreas, raw, "--annotations", table, dataset="7") == 0
+    assert (stored(raw / "Dataset007_Pancreas" / "labelsTr" / "p.nii.gz") == mask(3, 1)).all()
 
 
 def test_the_raw_folder_is_nnunets_unless_another_is_given(tmp_path, raw, monkeypatch):

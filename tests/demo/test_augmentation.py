@@ -121,6 +121,7 @@ def test_a_dataset_json_that_cannot_be_used_is_one_line(change, tmp_path, capsys
 
 def test_data_without_organs_is_refused_in_one_line(tmp_path, capsys):
     source = raw_dataset(tmp_path / "source", labels={"background": 0, "liver tumor": 11})
+    (source / "attributes.json").unlink()
     assert phantom(["augment", "-d", str(source), "-o", str(tmp_path / "target")]) == 1
     error = capsys.readouterr().err
     assert "no organ is labelled" in error

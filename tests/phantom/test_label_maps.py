@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -91,10 +93,17 @@ def test_parts_of_pancreas_and_liver_lie_on_the_patients_sides():
     assert (sum(part for name, part in anatomy.parts.items() if "liver" in name) == anatomy.organ("liver")).all()
 
 
-@pytest.mark.parametrize("labels", [{"a": [1, 2]}, {"a": "1"}, {"a": 1.5}, {"a": -1}, {"a": 1, "b": 1}, {"a": True}])
-def test_names_without_one_whole_number_each_are_refused(labels):
+@pytest.mark.parametrize("content", [{"Background": 0, "liver": 1}, {"labels": {"liver": "1"}}, {"liver": 1, "bg": 0}])
+def test_names_are_read_from_label_maps_and_data_sets_with_any_background(tmp_path, content):
+    (tmp_path / "d.json").write_text(json.dumps(content))
+    assert read_names(tmp_path / "d.json") == {"background": 0, "liver": 1}
+
+
+@pytest.mark.parametrize("labels", [{"a": [1, 2]}, {"a": 1.5}, {"a": -1}, {"a": 1, "b": 1}, {"a": True}])
+def test_names_without_one_whole_number_each_are_refused(tmp_path, labels):
+    (tmp_path / "d.json").write_text(json.dumps(labels))
     with pytest.raises(PhantomError, match=r"d\.json.*(number|same value)"):
-        read_names(labels, "d.json")
+        read_names(tmp_path / "d.json")
 
 
 def test_the_backdrop_surrounds_the_organs_and_leaves_them_alone():

@@ -19,7 +19,6 @@ from nnunetv2_malenia.training.attribute_files import (
     lesion_channels,
     resolve_plans,
     resolve_table,
-    unknown_cases,
 )
 
 LESIONS = {
@@ -49,14 +48,6 @@ def test_the_first_folder_with_a_file_wins_for_each_file_on_its_own(tmp_path):
     (first / "attributes.json").touch()
     assert find_attribute_files([first, second]) == (first / "attributes.json", second / "attributes.safetensors")
     assert find_attribute_files([tmp_path / "missing", second])[0] == second / "attributes.json"
-
-
-def test_cases_that_the_data_set_does_not_have_are_told():
-    cases = {key: {"annotated": []} for key in ("case_1", "case_2_0000", "case_3.nii.gz")}
-    table = AttributeTable.model_validate({"lesions": LESIONS, "cases": cases})
-    assert "2 of 3 cases" in (line := unknown_cases(table, ["case_1", "case_2", "case_3"]))
-    assert "e.g. case_2_0000, case_3.nii.gz; " in line
-    assert unknown_cases(table, [*cases, "case_4"]) == ""
 
 
 def test_labels_come_without_background_and_ignore():
