@@ -101,7 +101,8 @@ def test_bad_cases_fail_in_one_line_each_and_the_others_are_done(model, images, 
     truncate(images / "a_0000.nii.gz")
     (images / "b_0000.nii.gz").write_bytes(b"")
     save_ct(images / "d_0000.nii.gz", tiny_ct()[..., 0])
-    shutil.copy(images / "c_0000.nii.gz", images / "e_0001.nii.gz")
+    for channel in range(2):
+        shutil.copy(images / "c_0000.nii.gz", images / f"e_{channel:04d}.nii.gz")
     status = predict_zeroshot(
         ["-i", str(images), "-o", str(out), "--attributes", str(table), "-m", str(model), "-f", "0", "-device", "cpu",
          "-npp", "1", "-nps", "1", "--disable_progress_bar", "--disable_tta"]
