@@ -39,6 +39,7 @@ __all__ = [
     "queries",
     "read_table",
     "resolve_label_attributes",
+    "table_file",
     "table_to_dict",
     "vocabulary",
     "write_table",
@@ -56,6 +57,23 @@ def read_table(path: str | os.PathLike[str]) -> AttributeTable:
     """
     content = read_json(Path(path), error=AttributeTableError, max_bytes=MAX_TABLE_BYTES)
     return parse_table(content, source=os.fspath(path))
+
+
+def table_file(name_or_path: str) -> Path:
+    """The path as it is given, or that of a table that ships: a name alone, of no existing file.
+
+    Raises AttributeTableError, naming the shipped tables, if there is none of that name.
+    """
+    path = Path(name_or_path)
+    if path.exists() or path.name != name_or_path or path.suffix:
+        return path
+    shipped = Path(str(files("nnunetv2_malenia.attribute_tables")))
+    names = [each.stem for each in (shipped / "clinical_knowledge_table.json", shipped / "msd_kits_annotations.json")]
+    if name_or_path not in names:
+        raise AttributeTableError(
+            f"there is neither a file nor a shipped table {path.name!r}; shipped: {', '.join(names)}"
+        )
+    return shipped / f"{path.name}.json"
 
 
 def parse_table(data: object, *, source: str = "attribute table") -> AttributeTable:

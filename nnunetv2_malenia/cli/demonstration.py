@@ -23,7 +23,8 @@ def demo(argv: Sequence[str] | None = None) -> int | None:
     )
     parser.add_argument("-o", type=Path, default=Path("malenia_demo_output"), metavar="FOLDER",
                         help="everything goes here (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: %(default)s")
+    parser.add_argument("-device", "--device", choices=("cpu", "cuda", "mps"), default="cpu",
+                        help="default: %(default)s")  # fmt: skip
     parser.add_argument("--train", action="store_true", help="train from scratch; run again to go on where it stopped")
     training = parser.add_argument_group("with --train")
 

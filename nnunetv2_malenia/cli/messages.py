@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from textwrap import shorten
 
 from nnunetv2_malenia.files.errors import MaleniaError
 
+MAX_CELL = 40  # characters
 Command = Callable[[Sequence[str] | None], int | None]
 
 
@@ -49,3 +51,13 @@ def warn(message: str) -> None:
 
 def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def print_table(rows: Sequence[Sequence[str]], *, most: int) -> None:
+    """The first row is the head; of the others, at most so many are shown, and the rest are counted."""
+    shown = [[shorten(cell, MAX_CELL, placeholder=" ...") for cell in row] for row in rows[: most + 1]]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if len(rows) > len(shown):
+        print(f"... and {len(rows) - len(shown)} more")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -54,12 +52,11 @@ def run_shipped_model(output_folder: Path, device: str) -> None:
 
 def _predict(images: Path, predictions: Path, table_file: Path, device: str) -> None:
     """As malenia_predict_zeroshot does, in this process: starting another would take a good part of the minute."""
-    with redirect_stdout(io.StringIO()):  # where nnU-Net looked for the trainer
-        from nnunetv2_malenia.inference.export import OutputOptions
-        from nnunetv2_malenia.inference.model_folder import set_up_device
-        from nnunetv2_malenia.inference.predictor import MaleniaPredictor
+    from nnunetv2_malenia.inference.export import OutputOptions
+    from nnunetv2_malenia.inference.model_folder import set_up_device
+    from nnunetv2_malenia.inference.predictor import MaleniaPredictor
 
-        predictor = MaleniaPredictor.from_model_folder(MODEL, device=set_up_device(device), use_mirroring=False)
+    predictor = MaleniaPredictor.from_model_folder(MODEL, device=set_up_device(device), use_mirroring=False)
     predictor.ask(read_table(table_file))
     predictor.predict_cases(images, predictions, OutputOptions(save_masks=True), num_processes_preprocessing=0,
                             num_processes_export=0)  # fmt: skip

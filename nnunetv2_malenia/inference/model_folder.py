@@ -24,8 +24,19 @@ class PredictionError(MaleniaError):
     """A model or an input that cannot be used; the message is one line: what is wrong, where, what to do."""
 
 
-def set_up_device(name: str) -> torch.device:
-    """The device, with threads set as nnUNetv2_predict sets them. Raises PredictionError if there is none."""
+def best_device() -> torch.device:
+    """CUDA where there is a device, else MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def set_up_device(name: str | None) -> torch.device:
+    """The device, by default the best one, with threads set as nnUNetv2_predict sets them.
+
+    Raises PredictionError if there is none of that name.
+    """
+    name = name or best_device().type
     if name == "cuda" and not torch.cuda.is_available():
         raise PredictionError("no CUDA device was found; choose another with -device cpu or -device mps")
     if name == "cpu":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, redirect_stdout
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +22,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from nnunetv2_malenia.attributes.asking import ANY_LESION
 from nnunetv2_malenia.attributes.bank import EmbeddingBank, embed_phrases
 from nnunetv2_malenia.attributes.plans import MaleniaPlans
-from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable, LesionQuery, has_laterality
+from nnunetv2_malenia.attributes.schema import ASPECTS, AttributeTable, LesionQuery, has_laterality
 from nnunetv2_malenia.attributes.tables import queries
 from nnunetv2_malenia.attributes.text_encoder import TextEncoder, minilm_encoder
 from nnunetv2_malenia.files import OutputFolder, json_text, sha256_of
@@ -35,6 +37,7 @@ from nnunetv2_malenia.inference.export import CaseExport, OutputOptions
 from nnunetv2_malenia.inference.interpretation import make_interpreter
 from nnunetv2_malenia.inference.model_folder import (
     PredictionError,
+    best_device,
     check_architecture,
     checkpoint_file,
     find_folds,
@@ -64,7 +67,6 @@ QUERIES = "queries.json"
 NOTHING = -math.log(1 / LOGIT_EPS - 1)  # the least logit that the network gives
 # what nnU-Net, pydantic and torch raise for plans, data set and weights that do not belong together
 _DAMAGED = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValidationError)
-ANY_LESION = LesionQuery(name="any lesion", attributes=AspectValues())
 
 
 class MaleniaPredictor(nnUNetPredictor):
@@ -77,23 +79,24 @@ class MaleniaPredictor(nnUNetPredictor):
         *,
         folds: Sequence[int | str] | None = None,
         checkpoint_name: str = "checkpoint_final.pth",
-        device: str | torch.device = "cuda",
+        device: str | torch.device | None = None,
         tile_step_size: float = 0.5,
         use_mirroring: bool = True,
         show_progress: bool = False,
     ) -> MaleniaPredictor:
         """A predictor with the model of a folder that nnUNetv2_train made, or a shipped one by its name, such as
-        "phantom"; folds: to ensemble, None for all.
+        "phantom"; folds: to ensemble, None for all; device: None for CUDA, else MPS, else the CPU.
 
         Raises PredictionError when the folder is not of a MaleniaTrainer or holds no trained fold, or no shipped model
         has that name.
         """
-        predictor = cls(
-            tile_step_size=tile_step_size,
-            use_mirroring=use_mirroring,
-            device=torch.device(device),
-            allow_tqdm=show_progress,
-        )
+        with redirect_stdout(io.StringIO()):  # what nnU-Net says on the CPU, whatever it is asked
+            predictor = cls(
+                tile_step_size=tile_step_size,
+                use_mirroring=use_mirroring,
+                device=best_device() if device is None else torch.device(device),
+                allow_tqdm=show_progress,
+            )
         predictor.initialize_from_trained_model_folder(str(find_model(folder)), folds, checkpoint_name)
         return predictor
 
@@ -143,7 +146,9 @@ class MaleniaPredictor(nnUNetPredictor):
         self.num_channels = determine_num_input_channels(
             self.plans_manager, self.configuration_manager, self.dataset_json
         )
-        self.net = recursive_find_trainer_class_by_name(self.trainer_name).build_network_architecture(
+        with redirect_stdout(io.StringIO()):  # where nnU-Net looked for it
+            trainer = recursive_find_trainer_class_by_name(self.trainer_name)
+        self.net = trainer.build_network_architecture(
             self.plans_manager,
             self.configuration_manager,
             self.num_channels,
@@ -153,15 +158,21 @@ class MaleniaPredictor(nnUNetPredictor):
         for weights in reversed(self.list_of_parameters):  # each must fit; the first stays
             self.net.load_state_dict(weights)
 
-    def ask(self, table: AttributeTable, encoder: Callable[[], TextEncoder] = minilm_encoder) -> None:
-        """Set the questions: one query for each lesion type of the table, in its order.
+    def ask(
+        self,
+        questions: AttributeTable | Sequence[LesionQuery],
+        encoder: Callable[[], TextEncoder] = minilm_encoder,
+    ) -> None:
+        """Set the questions: queries, or one for each lesion type of a table, in its order.
 
         The model's own vectors answer for every phrase that it has stored; `encoder` is built for the others, and must
         be the one that the model was trained with. Raises PredictionError for two types with one file name.
         """
-        asked = queries(table)
+        asked = queries(questions) if isinstance(questions, AttributeTable) else list(questions)
         check_file_names(asked)
-        self._ask(asked, [is_seen(query.name, self.malenia_plans) for query in asked], encoder)
+        is_open = [not query.attributes.stated for query in asked]
+        seen = [None if o else is_seen(q.name, self.malenia_plans) for q, o in zip(asked, is_open, strict=True)]
+        self._ask(asked, seen, encoder)
         self.discovers = False
 
     def discover(self) -> None:
