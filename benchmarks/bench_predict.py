@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parser.parse_args(argv)
     shape = (512, 512, args.slices)
     if args.quick:
-        shape, args.queries, args.repeats = (64, 64, 32), [2], 0
+        shape, args.queries, args.repeats = (40, 40, 24), [2], 0
     for name in ("images", "model"):
         (args.o / name).mkdir(parents=True)
     image, model = args.o / "images" / "case_0000.nii.gz", write_model(args.o / "model")
