@@ -244,6 +244,13 @@ def test_show_and_validate_need_no_torch(write):
     assert run_python(code + "attributes(['show']); " + REPORT).stdout.splitlines()[-1] == "['pydantic']"
 
 
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_terminal_is_no_error(closed):
+    code = f"import os, sys; os.close({closed}); from nnunetv2_malenia.cli import attributes; "
+    code += f"sys.{'stdout' if closed == 1 else 'stderr'} = None; sys.exit(attributes(['show']))"
+    assert run_python(code).returncode == 0
+
+
 def test_a_reader_that_has_seen_enough_is_no_error():
     code = "import sys; from nnunetv2_malenia.cli import attributes; sys.exit(attributes(['show']))"
     command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -57,7 +57,8 @@ def evaluate(argv: Sequence[str] | None = None) -> int | None:
         processes=args.np,
     )
     folder = args.o or args.i / "evaluation"
-    claim_results(folder, overwrite=args.overwrite)  # before the work
+    inputs = [path for path in (args.labels, args.attributes) if path and path.exists()]
+    claim_results(folder, inputs, overwrite=args.overwrite)  # before the work
     evaluation = evaluate_folder(options, progress=not args.disable_progress_bar)
     write_evaluation(evaluation, folder, overwrite=args.overwrite)
     for note in evaluation.notes:

@@ -23,6 +23,9 @@ def one_line_errors(command: Command) -> Command:
 
     @wraps(command)
     def run(argv: Sequence[str] | None = None) -> int:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # closed by the caller; a file that is opened later must not take its place
+                setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         try:
             status = command(argv) or 0
             sys.stdout.flush()

@@ -137,6 +137,7 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
         continue_prediction=args.continue_prediction,
         overwrite=args.overwrite,
         writes_report=args.report,
+        reads=[table_file(args.attributes)] if args.attributes else [],
         num_parts=args.num_parts,
         part_id=args.part_id,
         num_processes_preprocessing=args.npp,

@@ -69,7 +69,8 @@ def attributes(argv: Sequence[str] | None = None) -> int | None:
     if args.run is _embed and not args.encoder and (args.revision or args.pooling):
         embed.error("--revision and --pooling need --encoder")
     named = [path for option in ("output", "review", "evidence") if (path := getattr(args, option, None))]
-    check_free(named, overwrite=getattr(args, "overwrite", False))
+    read = [path for option in ("table", "workbook", "reports") if (path := getattr(args, option, None))]
+    check_free(named, read, overwrite=getattr(args, "overwrite", False))
     return args.run(args)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -90,10 +90,11 @@ def evaluate_folder(options: EvaluationOptions, *, progress: bool = True) -> Eva
     return Evaluation(options, tuple(score for scores in bar for score in scores), comparison.notes)
 
 
-def claim_results(folder: Path, *, overwrite: bool = False) -> OutputFolder:
-    """Where results go. Raises MaleniaError if a file that we did not write is in the way, unless it may go."""
+def claim_results(folder: Path, inputs: Iterable[Path] = (), *, overwrite: bool = False) -> OutputFolder:
+    """Where results go. Raises MaleniaError if a file that we did not write is in the way, unless it may go, or one of
+    `inputs` is."""
     outputs = OutputFolder(folder)
-    outputs.claim(RESULTS, overwrite=overwrite)
+    outputs.claim(RESULTS, inputs, overwrite=overwrite)
     return outputs
 
 
@@ -102,7 +103,9 @@ def write_evaluation(evaluation: Evaluation, folder: Path, *, published: bool = 
 
     published: see `tables.results_table`.
     """
-    outputs = claim_results(folder, overwrite=overwrite)
+    options = evaluation.options
+    inputs = [path for path in (options.labels, options.attributes) if path]
+    outputs = claim_results(folder, inputs, overwrite=overwrite)
     oracle_types = evaluation.oracle_summary.types if evaluation.oracle_summary else ()
     texts = {
         "summary.json": json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",

@@ -48,9 +48,12 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def check_free(paths: Iterable[Path], *, overwrite: bool = False) -> None:
-    """Raise MaleniaError if one of these files is there already, unless it may be overwritten."""
+def check_free(paths: Iterable[Path], inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+    """Raise MaleniaError if one of these files is there already, unless it may be overwritten; always for an input."""
+    read = {_identity(path) for path in inputs if path.exists()}
     for path in paths:
+        if path.exists() and _identity(path) in read:
+            raise MaleniaError(f"{path} is read by this command, which would replace it; name another file to write")
         if path.is_dir():
             raise MaleniaError(f"{path} is a folder; name a file to write")
         if not overwrite and os.path.lexists(path):
@@ -71,6 +74,7 @@ class OutputFolder:
         self.staging = folder / f"{STAGING}{part}"
         self._record = folder / f"{RECORD}{part}.jsonl"
         self._written: dict[str, set[str]] = defaultdict(set)
+        self._may_replace: set[str] = set()
         self._read_records()
 
     def is_own(self, name: str) -> bool:
@@ -87,8 +91,9 @@ class OutputFolder:
         """Make sure that files of these names may be written; nothing is changed on disk.
 
         overwrite: whether --overwrite was given; None where a command has no such option.
-        Raises MaleniaError if one of them is there and is not ours, unless it may be overwritten; always if it is a
-        folder, or one of `inputs`, through whatever links.
+        Raises MaleniaError if one of them is there and is not ours, unless it may be overwritten, which replaces it by
+        what is published under its name, and never removes it; always if it is a folder, or one of `inputs`, through
+        whatever links.
         """
         read = {_identity(path) for path in inputs}
         for name in names:
@@ -96,11 +101,11 @@ class OutputFolder:
             if not os.path.lexists(path):
                 continue
             if path.exists() and _identity(path) in read:
-                raise MaleniaError(f"{path} is an image to be read, and results would replace it; choose another -o")
+                raise MaleniaError(f"{path} is read by this command, and results would replace it; choose another -o")
             if path.is_dir():
                 raise MaleniaError(f"{path} is a folder where a result would go; choose another -o")
-            if overwrite and not path.is_symlink():
-                self._note([(name, sha256_of(path))])
+            if overwrite:
+                self._may_replace.add(name)
             elif not overwrite and not self.is_own(name):
                 way_out = "; move it, or choose another -o" + (", or give --overwrite" if overwrite is False else "")
                 raise MaleniaError(f"{path} was not written by an earlier run, or was changed since{way_out}")
@@ -124,7 +129,7 @@ class OutputFolder:
         Raises MaleniaError, with none of them published, if a file that is not ours has come to be in the way.
         """
         for name in staged:
-            if os.path.lexists(self.folder / name) and not self.is_own(name):
+            if os.path.lexists(self.folder / name) and name not in self._may_replace and not self.is_own(name):
                 raise MaleniaError(f"{self.folder / name} appeared during the run and was not written by it; move it")
         with self._record.open("a", encoding="utf-8") as file:
             file.writelines(_line(name, digest) for name, digest in staged.items())

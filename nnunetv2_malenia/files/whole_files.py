@@ -24,6 +24,9 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[str], object]) ->
         write(str(beside))
         flush_to_disk(beside)
         os.replace(beside, target)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # Python names no file when the disk is full
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -37,7 +38,9 @@ class Workers:
         self._executor = self._start() if number else None
 
     def _start(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.number, mp_context=multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        ignore = (signal.SIGINT, signal.SIG_IGN)  # an interrupt is the main process's business
+        return ProcessPoolExecutor(self.number, context, signal.signal, ignore)
 
     def submit(self, function: Callable, *arguments: Any) -> Future:
         if self._executor is None:

@@ -49,6 +49,8 @@ def find_cases(source: Path, file_ending: str, num_channels: int) -> Cases:
             raise PredictionError(f"{file} and {cases[case_id][channel]} are the same case {case_id}; keep one of them")
         cases[case_id][channel] = file
     for case_id in cases:
+        if not case_id.isprintable():
+            raise PredictionError(f"{source}: {case_id!r} is no name for a case, nor for its results; rename the image")
         if case_id in RESERVED or case_id.startswith(tuple(f"{name}_part_" for name in RESERVED)):
             raise PredictionError(f"{source}: case {case_id} would overwrite the run's own file; rename the image")
     ignored = [path.name for path in found if path.is_file() and path not in images]

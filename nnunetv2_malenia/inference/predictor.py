@@ -312,6 +312,7 @@ class MaleniaPredictor(nnUNetPredictor):
         continue_prediction: bool = False,
         overwrite: bool = False,
         writes_report: bool = False,
+        reads: Sequence[Path] = (),
         num_parts: int = 1,
         part_id: int = 0,
         num_processes_preprocessing: int = 3,
@@ -321,10 +322,11 @@ class MaleniaPredictor(nnUNetPredictor):
         """Answer the queries for each case of `source` and write the results; what each case came to is returned.
 
         continue_prediction: keep answers of an earlier run that still hold. overwrite: replace files that no run of
-        ours wrote, where results would go; images never. writes_report: `report.html.write_report` comes afterwards. Of
-        num_parts runs side by side, this is number part_id, from 0. arguments: for run.json, as the user gave them. A
-        case that fails does not stop the others. Raises, with nothing written, PredictionError when source or output
-        folder cannot be meant, and MaleniaError when a file that is not ours is where a result would go.
+        ours wrote, where results would go; images never, nor the other files that the caller `reads`. writes_report:
+        `report.html.write_report` comes afterwards. Of num_parts runs side by side, this is number part_id, from 0.
+        arguments: for run.json, as the user gave them. A case that fails does not stop the others. Raises, with nothing
+        written, PredictionError when source or output folder cannot be meant, and MaleniaError when a file that is not
+        ours is where a result would go.
         """
         ending = self.dataset_json["file_ending"]
         found = find_cases(source, ending, self.num_channels)
@@ -351,7 +353,7 @@ class MaleniaPredictor(nnUNetPredictor):
         outputs = OutputFolder(output_folder, record.part)
         results = [name for case_id in todo for name in options.file_names(case_id, ending, self.queries)]
         own = own_names(record.part)[: 3 if writes_report else 2]
-        outputs.claim([QUERIES, *own, *results], files_of(found.files), overwrite=overwrite)
+        outputs.claim([QUERIES, *own, *results], [*files_of(found.files), *reads], overwrite=overwrite)
         with closing(outputs):
             outputs.open()
             outputs.write_text(QUERIES, json_text(queries_content(self.queries, self.seen)))

@@ -56,10 +56,23 @@ def test_what_may_be_overwritten_is_replaced_and_nothing_else(results):
     later = OutputFolder(results)
     later.claim(["b.txt"], overwrite=True)
     later.open()
+    later.remove(["b.txt", "c.txt"])  # as for a case that fails: to be replaced is not to be removed
+    assert (results / "b.txt").read_text() == "a user's"
     later.write("b.txt", text("ours"))
     later.remove(["b.txt", "c.txt"])
     assert not (results / "b.txt").exists()
     assert (results / "c.txt").read_text() == "a user's too"
+
+
+def test_a_link_that_may_be_overwritten_gives_way_and_what_it_leads_to_stays(results, tmp_path):
+    (tmp_path / "archive.txt").write_text("a user's")
+    (results / "b.txt").symlink_to(tmp_path / "archive.txt")
+    later = OutputFolder(results)
+    later.claim(["b.txt"], overwrite=True)
+    later.open()
+    later.write("b.txt", text("ours"))
+    assert (results / "b.txt").read_text() == "ours"
+    assert (tmp_path / "archive.txt").read_text() == "a user's"
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
@@ -67,7 +80,7 @@ def test_an_input_is_never_replaced_even_where_overwriting_is_allowed(results, t
     (results / "image.txt").write_text("an image")
     (tmp_path / "images").mkdir()
     link(results / "image.txt", tmp_path / "images" / "patient.txt")
-    with pytest.raises(MaleniaError, match=r"image\.txt is an image to be read"):
+    with pytest.raises(MaleniaError, match=r"image\.txt is read by this command"):
         OutputFolder(results).claim(["image.txt"], [tmp_path / "images" / "patient.txt"], overwrite=True)
 
 
@@ -144,3 +157,7 @@ def test_a_single_file_is_replaced_only_where_that_is_asked_for(tmp_path, there)
     check_free([path], overwrite=True)
     with pytest.raises(MaleniaError, match="is a folder"):
         check_free([tmp_path], overwrite=True)
+    path.unlink()
+    path.write_text("by hand")
+    with pytest.raises(MaleniaError, match=r"table\.json is read by this command"):
+        check_free([path], [tmp_path / "." / "table.json"], overwrite=True)

@@ -83,6 +83,8 @@ def test_a_damaged_image_does_not_cost_a_hand_drawn_mask_of_its_name(predict, im
     with pytest.raises(MaleniaError, match=r"p1\.nii\.gz was not written"):
         predict(images, labels, OutputOptions())
     assert contents(labels) == before
+    predict(images, labels, OutputOptions(), overwrite=True)  # there is nothing to replace it with
+    assert contents(labels).items() >= before.items()
 
 
 @pytest.mark.parametrize("changed", ["p1.nii.gz", "p1.json", "masks/p1/liver_tumor.nii.gz", "findings.csv"])
@@ -118,7 +120,7 @@ def test_an_image_that_is_a_link_into_the_output_folder_stays(predict, images, t
     links.mkdir()
     link(images / "p1.nii.gz", links / "p1.nii.gz")
     before = contents(images)
-    with pytest.raises(MaleniaError, match=r"p1\.nii\.gz is an image to be read"):
+    with pytest.raises(MaleniaError, match=r"p1\.nii\.gz is read by this command"):
         predict(links, images, OutputOptions(), overwrite=overwrite)
     assert contents(images) == before
 
@@ -144,6 +146,22 @@ def test_what_may_be_overwritten_is_only_what_is_in_the_way(predict, images, tmp
     after = contents(out)
     assert after["p1.nii.gz"] != b"by hand"
     assert after["masks/p1/reader.nii.gz"] == after["p1.npz"] == b"by hand"
+
+
+def test_a_table_that_is_read_is_not_replaced_by_what_is_asked(predict, images, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "queries.json").write_text("a table")
+    with pytest.raises(MaleniaError, match=r"queries\.json is read by this command"):
+        predict(images, out, overwrite=True, reads=[out / "queries.json"])
+
+
+@pytest.mark.parametrize("name", [b"bad\xff.nii.gz", b"two\nlines.nii.gz"])
+def test_a_name_that_cannot_be_told_is_an_error_before_work_starts(predict, images, tmp_path, name):
+    os.rename(images / "p1.nii.gz", os.path.join(os.fsencode(images), name))
+    with pytest.raises(MaleniaError, match="rename the image"):
+        predict(images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["answer.nii.gz", "answer.mha"])
