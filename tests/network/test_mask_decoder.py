@@ -77,7 +77,7 @@ def test_the_same_place_has_the_same_position_at_every_resolution():
 
 def test_tokens_answer_at_every_level():
     decoder, features = decoder_and_levels()
-    tokens, scales = decoder(features, any_lesion(features), None)
+    tokens, scales = decoder(features, any_lesion(features), ())
     assert tokens.shape == (2, CONFIG.num_tokens, DIM)
     assert [tuple(scale.mask_logits.shape) for scale in scales] == [(2, CONFIG.num_tokens, *s) for _, s in LEVELS]
     for scale in scales:
@@ -88,10 +88,10 @@ def test_permuting_the_learned_tokens_permutes_what_they_say():
     decoder, features = decoder_and_levels()
     order = [3, 1, 0, 2]
     with torch.no_grad():
-        tokens, before = decoder(features, any_lesion(features), None)
+        tokens, before = decoder(features, any_lesion(features), ())
         decoder.tokens.copy_(decoder.tokens[order].clone())
         decoder.identity.copy_(decoder.identity[order].clone())
-        moved, after = decoder(features, any_lesion(features), None)
+        moved, after = decoder(features, any_lesion(features), ())
     close(moved, tokens[:, order], rtol=1e-4, atol=1e-4)
     for one, other in zip(after, before, strict=True):
         for ours, theirs in zip(one, other, strict=True):
@@ -101,7 +101,7 @@ def test_permuting_the_learned_tokens_permutes_what_they_say():
 def test_every_level_reaches_the_last_masks():
     decoder, features = decoder_and_levels(1)
     features = [feature.requires_grad_() for feature in features]
-    tokens, _ = decoder(features, any_lesion(features), None)
+    tokens, _ = decoder(features, any_lesion(features), ())
     tokens.square().sum().backward()
     assert all(feature.grad.abs().sum() > 0 for feature in features)
 
