@@ -1,6 +1,7 @@
 """Training on several processes teaches what training on one does."""
 
 import multiprocessing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from tiny_net import image, tiny_net
 from tiny_training import TinyTrainer, Workspace, batch_of
 from torch import distributed as dist
+from torch._dynamo.utils import counters
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_malenia.network.config import MaleniaConfig
@@ -110,6 +112,27 @@ def test_ddp_splits_the_compiled_network_anywhere():
         torch.testing.assert_close(split, plain, rtol=1e-3, atol=1e-4)
     sum(part.float().mean() for part in flat(outputs[1])).backward()
     assert [name for name, weight in net.named_parameters() if weight.grad is None] == []
+
+
+def test_network_and_losses_compile_without_a_break_and_teach_the_same(tmp_path, monkeypatch, request):
+    """As they are on CUDA unless nnUNet_compile says otherwise; the assignment alone is left to the host."""
+    plain = ready(tmp_path / "plain", monkeypatch)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(TinyTrainer, "_do_i_compile", lambda _: True)
+    torch.compiler.reset()
+    compiled = ready(tmp_path / "compiled", monkeypatch)
+    request.getfixturevalue("group")  # where there is one, nnU-Net's trainer looks for a GPU when it is made
+    compiled.is_ddp, compiled.network = True, DistributedDataParallel(compiled.network)
+    counters.clear()
+    terms = []
+    for trainer in (plain, compiled):
+        batch = batch_of(trainer, "full", "partial", labels=(TWO_LESIONS, NO_LESION), seed=0)
+        terms.append(trainer.train_step(batch))
+    assert terms[1] == pytest.approx(terms[0], rel=1e-4)
+    assert not counters["graph_break"]
+    gradients = {name: weight.grad for name, weight in compiled._malenia_net().named_parameters()}
+    for name, weight in plain.network.named_parameters():
+        torch.testing.assert_close(gradients[name], weight.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def flat(output) -> list[torch.Tensor]:
