@@ -58,15 +58,13 @@ class Attention(nn.MultiheadAttention):
         super().__init__(dim, num_heads, batch_first=True)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
-        inputs = (query, key, value)
+        weights, biases = (packed.split(self.embed_dim) for packed in (self.in_proj_weight, self.in_proj_bias))
         if key.shape[1] == 1:  # the only one gets all attention
-            weight, bias = (packed.split(self.embed_dim)[2] for packed in (self.in_proj_weight, self.in_proj_bias))
-            return self.out_proj(F.linear(value, weight, bias)).expand_as(query)
+            return self.out_proj(F.linear(value, weights[2], biases[2])).expand_as(query)
         if query is key is value:
             projected = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
-            weights, biases = (packed.split(self.embed_dim) for packed in (self.in_proj_weight, self.in_proj_bias))
-            projected = map(F.linear, inputs, weights, biases)
+            projected = map(F.linear, (query, key, value), weights, biases)
         q, k, v = (each.unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2) for each in projected)
         mask = None if bias is None else bias.to(q.dtype)[:, None]
         return self.out_proj(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))

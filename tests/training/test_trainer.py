@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-from tiny_training import MIDDLE, REGIONS, SOFTMAX, TinyTrainer, Workspace, batch_of, image_and_labels
+from tiny_training import CPU, MIDDLE, REGIONS, SOFTMAX, TinyTrainer, Workspace, batch_of, image_and_labels
 
 from nnunetv2_malenia.attributes.bank import EmbeddingBank
 from nnunetv2_malenia.attributes.tables import vocabulary
@@ -162,6 +162,21 @@ def test_every_worker_of_the_loader_asks_other_queries(work, monkeypatch):
     monkeypatch.setenv("nnUNet_n_proc_DA", "3")
     asked = queries_of(work.ready(), batches=8)
     assert len({tuple(each.flatten().tolist()) for each in asked}) == 8
+
+
+class NoDeepSupervision(TinyTrainer):
+    def __init__(self, plans, configuration, fold, dataset_json, device=CPU):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.enable_deep_supervision = False
+
+
+def test_a_trainer_without_deep_supervision_learns_and_validates(work):
+    trainer = work.ready(NoDeepSupervision)
+    trainer.set_deep_supervision_enabled(False)
+    training, validation = (next(loader) for loader in trainer.get_dataloaders())
+    assert np.isfinite(trainer.train_step(training)["loss"])
+    with torch.no_grad():
+        assert np.isfinite(trainer.validation_step(validation)["loss"])
 
 
 class OwnTransforms(_MirrorDA, TinyTrainer):
