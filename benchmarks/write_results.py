@@ -3,8 +3,7 @@
 malenia_demo --train --baseline --minutes 30 --train_cases 240 --test_cases 24 -o FOLDER  (and with --minutes 60)
 python benchmarks/store_demo.py FOLDER
 python -m benchmarks.time_demo
-python benchmarks/train_step.py -d 901 -p nnUNetMaleniaDemoPlans
-python benchmarks/train_step.py -d 901 -device cuda
+python benchmarks/train_step.py
 python benchmarks/bench_convert.py FOLDER_OF_MASKS
 python -m benchmarks.partial_labels -o FOLDER
 python -m benchmarks.report_size CT -o FOLDER
@@ -363,7 +362,7 @@ def main() -> None:
         *time_section(stored("time_demo")),
         *(line for demo in sorted(demos, key=lambda results: results["epochs"]) for line in demo_section(demo)),
         *partial_section(stored("partial_labels")),
-        *step_section([stored("train_step_cpu"), stored("train_step_cuda")]),
+        *step_section([stored("train_step_cpu_demo"), stored("train_step_cuda")]),
         *convert_section(stored("convert_kits")),
         *report_section(stored("report_size")),
         *development_section(stored("development")),

@@ -24,6 +24,7 @@ LESIONS = {
     "kidney lesion": {"location": "kidney"},
 }
 CPU = torch.device("cpu")
+MIDDLE = np.s_[1:9, 2:10, 3:11]
 torch.set_num_threads(1)  # steps this small take many times as long with more
 
 
@@ -99,10 +100,12 @@ def image_and_labels(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (noise + np.array([0, 1, 2, -1])[labels]).astype(np.float32), labels
 
 
-def batch_of(trainer: MaleniaTrainer, *case_ids: str, labels: tuple[np.ndarray, ...] = ()) -> dict:
-    """What nnU-Net's loader and validation transforms make of the middle of one image a case.
+def batch_of(
+    trainer: MaleniaTrainer, *case_ids: str, labels: tuple[np.ndarray, ...] = (), seed: int | None = None
+) -> dict:
+    """What nnU-Net's loader, with validation transforms, makes of the middle of one image a case for training.
 
-    labels: label maps (8, 8, 8), in place of those of the images.
+    labels: label maps (8, 8, 8), in place of those of the images. seed: of the queries; None: others each time.
     """
     manager = trainer.label_manager
     transforms = trainer.get_validation_transforms(
@@ -111,11 +114,13 @@ def batch_of(trainer: MaleniaTrainer, *case_ids: str, labels: tuple[np.ndarray, 
         regions=manager.foreground_regions if manager.has_regions else None,
         ignore_label=manager.ignore_label,
     )
-    middle = np.s_[1:9, 2:10, 3:11]
     samples = []
     for i in range(len(case_ids)):
-        image, own = (torch.from_numpy(volume[middle].copy())[None] for volume in image_and_labels(i))
+        image, own = (torch.from_numpy(volume[MIDDLE].copy())[None] for volume in image_and_labels(i))
         seg = torch.from_numpy(labels[i])[None] if labels else own
         samples.append(transforms(image=image, segmentation=seg))
+    rng, maker = np.random.default_rng(seed), trainer.make_targets
+    for sample, case_id in zip(samples, case_ids, strict=True):
+        sample["segmentation"].append(maker.pack(**maker.draw(sample["segmentation"][0], case_id, rng)))
     targets = [torch.stack(level) for level in zip(*(sample["segmentation"] for sample in samples), strict=True)]
     return {"data": torch.stack([sample["image"] for sample in samples]), "target": targets, "keys": list(case_ids)}

@@ -13,6 +13,11 @@ from torch.autograd.function import once_differentiable
 from nnunetv2_malenia.network.config import NUM_ASPECTS
 
 
+def of_each_aspect(phrase_aspect: Tensor) -> Tensor:
+    """Which phrases are of which aspect, (V,) -> (V, A) bool; F.one_hot would ask the device whether it can."""
+    return phrase_aspect[:, None] == torch.arange(NUM_ASPECTS, device=phrase_aspect.device)
+
+
 class AspectEmbeddings(nn.Module):
     """Learned features and evidence to one embedding per aspect, each aspect from its own source."""
 
@@ -22,10 +27,11 @@ class AspectEmbeddings(nn.Module):
         """features: layers that end in `width` channels. evidence_dims: groups of aspects that are read from evidence,
         and the channels of it for each group; {} reads every aspect from the features."""
         super().__init__()
-        self.embedding_dim, self.evidence_dims = embedding_dim, list(evidence_dims.values())
+        self.embedding_dim = embedding_dim
         of_evidence = [aspect for group in evidence_dims for aspect in group]
         order = [*(aspect for aspect in range(NUM_ASPECTS) if aspect not in of_evidence), *of_evidence]
-        self.place = [order.index(aspect) for aspect in range(NUM_ASPECTS)]
+        place = torch.tensor([order.index(aspect) for aspect in range(NUM_ASPECTS)])
+        self.register_buffer("place", place, persistent=False)
         self.layers = nn.Sequential(*features, nn.Linear(width, (NUM_ASPECTS - len(of_evidence)) * embedding_dim))
         self.evidence_layers = nn.ModuleList(
             nn.Sequential(
@@ -38,14 +44,14 @@ class AspectEmbeddings(nn.Module):
             for group, channels in evidence_dims.items()
         )
 
-    def forward(self, features: Tensor, evidence: Tensor | None) -> Tensor:
-        """features (B, K, F), evidence (B, K, sum of evidence_dims), None where there is none -> (B, K, A, E)."""
+    def forward(self, features: Tensor, *evidence: Tensor) -> Tensor:
+        """features (B, K, F); evidence, for each group of evidence_dims, (B, K, channels), or (B, 1, channels) where
+        all K have the same -> (B, K, A, E)."""
         parts = [self.layers(features)]
-        if evidence is not None:
-            groups = evidence.split(self.evidence_dims, dim=-1)
-            parts += [layers(group) for layers, group in zip(self.evidence_layers, groups, strict=True)]
-        embeddings = torch.cat(parts, dim=-1).unflatten(-1, (NUM_ASPECTS, self.embedding_dim)).unbind(2)
-        return torch.stack([embeddings[place] for place in self.place], dim=2)
+        for layers, of_group in zip(self.evidence_layers, evidence, strict=True):
+            parts.append(layers(of_group).expand(-1, features.shape[1], -1))
+        embeddings = torch.cat(parts, dim=-1).unflatten(-1, (NUM_ASPECTS, self.embedding_dim))
+        return embeddings.index_select(2, self.place)
 
 
 class TokenAspectHeads(nn.Module):
@@ -60,18 +66,28 @@ class TokenAspectHeads(nn.Module):
         features = nn.Sequential(nn.LayerNorm(3 * token_dim), nn.Linear(3 * token_dim, 2 * token_dim), nn.GELU())
         self.embeddings = AspectEmbeddings(features, 2 * token_dim, evidence_dims, embedding_dim)
 
-    def forward(self, tokens: Tensor, mask_logits: Tensor, voxels: Tensor, evidence: Tensor | None) -> Tensor:
-        """tokens (B, N, D), mask_logits (B, N, S), projected voxels (B, S, D), evidence (B, S, sum of evidence_dims) or
-        None -> (B, N, A, E) of unit length."""
-        weight = mask_logits.float().sigmoid()
-        weight = weight / weight.sum(-1, keepdim=True).clamp(min=1e-6)
-        features = voxels.float()
-        with torch.autocast(features.device.type, enabled=False):
-            mean = weight @ features
-            spread = (weight @ features.square() - mean.square()).clamp(min=1e-6).sqrt()
-            under = None if evidence is None else weight @ evidence
+    def forward(self, tokens: Tensor, sums: Tensor, *of_patch: Tensor) -> Tensor:
+        """tokens (B, N, D), `sums_under` their masks, and evidence of the whole patch (B, 1, channels), if any
+        -> (B, N, A, E) of unit length."""
+        dim = tokens.shape[-1]
+        total, rest = sums.split([1, sums.shape[-1] - 1], dim=-1)
+        means = rest / total.clamp(min=1e-6)
+        mean, square, evidence = means.split([dim, dim, means.shape[-1] - 2 * dim], dim=-1)
+        spread = (square - mean.square()).clamp(min=1e-6).sqrt()
         read = torch.cat([tokens, mean.to(tokens.dtype), spread.to(tokens.dtype)], dim=-1)
-        return F.normalize(self.embeddings(read, under).float(), dim=-1)
+        evidence = (evidence, *of_patch) if of_patch else ()
+        return F.normalize(self.embeddings(read, *evidence).float(), dim=-1)
+
+
+def sums_under(mask_logits: Tensor, voxels: Tensor, *evidence: Tensor) -> Tensor:
+    """Sums under each mask of 1, the projected voxels, their squares and the evidence, all as one product.
+
+    mask_logits (B, N, S), voxels (B, S, D), evidence (B, S, channels), if any -> (B, N, 1 + 2 D + channels) float32.
+    """
+    weight, features = mask_logits.float().sigmoid(), voxels.float()
+    columns = torch.cat([torch.ones_like(features[..., :1]), features, features.square(), *evidence], dim=-1)
+    with torch.autocast(features.device.type, enabled=False):
+        return weight @ columns
 
 
 class PhraseProjection(nn.Module):
@@ -107,9 +123,9 @@ class DenseAspectHeads(nn.Module):
         features = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width), nn.GELU())
         self.embeddings = AspectEmbeddings(features, width, evidence_dims, embedding_dim)
 
-    def forward(self, voxels: Tensor, evidence: Tensor | None) -> Tensor:
-        """voxels (B, S, C), evidence (B, S, sum of evidence_dims) or None -> (B, S, A, E), of any length."""
-        return self.embeddings(voxels, evidence)
+    def forward(self, voxels: Tensor, *evidence: Tensor) -> Tensor:
+        """voxels (B, S, C), evidence as `AspectEmbeddings.forward` -> (B, S, A, E), of any length."""
+        return self.embeddings(voxels, *evidence)
 
 
 def phrase_similarity(aspect_embeddings: Tensor, phrases: Tensor, phrase_aspect: Tensor) -> Tensor:
@@ -118,7 +134,7 @@ def phrase_similarity(aspect_embeddings: Tensor, phrases: Tensor, phrase_aspect:
     As one product with a (A * E, V) matrix that holds each phrase in its aspect's rows, divided by the embeddings'
     lengths afterwards: for every voxel, normalised embeddings would be many times larger than the answer.
     """
-    of_aspect = F.one_hot(phrase_aspect, NUM_ASPECTS).float()  # (V, A)
+    of_aspect = of_each_aspect(phrase_aspect).float()
     with torch.autocast(phrases.device.type, enabled=False):
         weight = torch.einsum("va,ve->aev", of_aspect, phrases.float()).flatten(0, 1)
         return _CosinePerAspect.apply(aspect_embeddings.float(), weight, phrase_aspect)
@@ -169,17 +185,15 @@ class MatchGate(nn.Module):
 
     def forward(self, similarity: Tensor, phrase_aspect: Tensor, is_asked: Tensor, is_rival: Tensor) -> Tensor:
         """similarity (B, K, V) cosine; phrase_aspect (V,); is_asked, is_rival (B, Q, V) bool -> (B, Q, K) float32."""
-        of_aspect = F.one_hot(phrase_aspect, NUM_ASPECTS).bool()  # (V, A)
-        asked, rival = ((each[..., None] & of_aspect).float() for each in (is_asked, is_rival))  # (B, Q, V, A)
-        counts = (asked.sum(2) > 0) & (rival.sum(2) > 0)  # (B, Q, A)
+        both = torch.stack([is_asked, is_rival], dim=1).permute(0, 3, 1, 2)  # (B, V, 2, Q)
+        of_query = both[..., None] & of_each_aspect(phrase_aspect)[:, None, None]  # (B, V, 2, Q, A)
+        counts = of_query.any(1).all(1)  # (B, Q, A)
         with torch.autocast(similarity.device.type, enabled=False):
             likelihood = (similarity.float() / self.temperature).exp()
-            sums = [
-                likelihood @ each.transpose(1, 2).flatten(2)  # (B, V, Q * A) -> (B, K, Q * A)
-                for each in (asked, rival)
-            ]
+            sums = likelihood @ of_query.flatten(2).float()  # (B, K, 2 * Q * A)
             floor = math.exp(-1 / self.temperature)  # of one phrase; where there is none, the term does not count
-            log_odds = sums[0].clamp(min=floor).log() - sums[1].clamp(min=floor).log()
-            log_odds = log_odds.unflatten(-1, (is_asked.shape[1], NUM_ASPECTS))  # (B, K, Q, A)
-            fit = F.softplus(self.raw_weight) * F.logsigmoid(self.scale * log_odds + self.bias)
-            return (fit * counts[:, None]).sum(-1).transpose(1, 2)
+            asked, rival = sums.clamp(min=floor).log().unflatten(-1, of_query.shape[2:]).unbind(2)
+            log_odds = asked - rival  # (B, K, Q, A)
+            # -log sigmoid(s log_odds + b), as softplus
+            misfit = F.softplus(self.raw_weight) * F.softplus(torch.addcmul(-self.bias, -self.scale, log_odds))
+            return -(misfit * counts[:, None]).sum(-1).transpose(1, 2)

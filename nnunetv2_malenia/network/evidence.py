@@ -28,22 +28,24 @@ def evidence_dims(config: MaleniaConfig, num_channels: int) -> dict[tuple[int, .
 
 
 @torch.no_grad()
-def intensity_evidence(config: MaleniaConfig, image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> Tensor:
-    """Evidence for each group of `evidence_dims` at every voxel of a level.
+def intensity_evidence(
+    config: MaleniaConfig, image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size
+) -> tuple[Tensor, Tensor]:
+    """Evidence for each group of `evidence_dims`: at every voxel of a level, and of the whole patch.
 
     image (B, C, Z, Y, X), normalised; any_lesion (B, Z, Y, X): log-odds of a lesion
-    -> (B, sum of evidence_dims, *shape_zyx) float32.
+    -> (B, evidence_dims, *shape_zyx) and (B, evidence_dims) float32.
     """
-    near = [local_statistics(image, any_lesion, shape_zyx)]
+    near = local_statistics(image, any_lesion, shape_zyx)
     if config.extremes:
-        near.append(local_extremes(image, any_lesion, shape_zyx))
-    return torch.cat([*near, intensity_distribution(image)[..., None, None, None].expand(-1, -1, *shape_zyx)], dim=1)
+        near = torch.cat([near, local_extremes(image, any_lesion, shape_zyx)], dim=1)
+    return near, intensity_distribution(image)
 
 
 def intensity_distribution(image: Tensor) -> Tensor:
     """The share of a patch's voxels above each of some levels: contrast medium makes organs bright -> (B, C * L)."""
     voxels = image.float().flatten(2)
-    return torch.stack([(voxels > level).float().mean(2) for level in _LEVELS], dim=2).flatten(1)
+    return torch.stack([(voxels > level).mean(2, dtype=torch.float32) for level in _LEVELS], dim=2).flatten(1)
 
 
 def local_statistics(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> Tensor:
@@ -56,16 +58,14 @@ def local_statistics(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -
     with torch.autocast(image.device.type, enabled=False):
         image = image.float()
         lesion = any_lesion.float().sigmoid()[:, None]
-        plain = _block_sums(torch.ones_like(lesion), image, shape_zyx)
-        statistics = []
-        for weight, windows in zip((None, lesion, 1 - lesion), _WINDOWS, strict=True):
-            sums = plain if weight is None else _block_sums(weight, image, shape_zyx) + _LEAST_WEIGHT * plain
-            for window in windows:
-                total, first, second = _window_sums(sums, window).split([1, image.shape[1], image.shape[1]], dim=1)
-                mean = first / total
-                variance = (second / total - mean.square()).clamp(min=0)
-                statistics += [mean, (variance + _LEAST_VARIANCE).log() / 2]
-        return torch.cat(statistics, dim=1)
+        weights = torch.cat([torch.ones_like(lesion), lesion, 1 - lesion], dim=1)
+        plain, *others = _block_sums(weights, image, shape_zyx).unbind(1)
+        sums = [plain, *(each + _LEAST_WEIGHT * plain for each in others)]
+        chosen = [_window_sums(sums[i], window) for i, windows in enumerate(_WINDOWS) for window in windows]
+        total, first, second = torch.stack(chosen, dim=1).split([1, image.shape[1], image.shape[1]], dim=2)
+        mean = first / total
+        variance = (second / total - mean.square()).clamp(min=0)
+        return torch.stack([mean, (variance + _LEAST_VARIANCE).log() / 2], dim=2).flatten(1, 3)
 
 
 def local_extremes(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> Tensor:
@@ -78,8 +78,8 @@ def local_extremes(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> 
     with torch.autocast(image.device.type, enabled=False):
         image = image.float()
         lesion = any_lesion.float().sigmoid()[:, None]
-        weight = lesion + _LEAST_WEIGHT
-        sums = _window_sums(_block_sums(weight, image, shape_zyx), max(_LESION_WINDOWS))
+        sums = _block_sums(lesion + _LEAST_WEIGHT, image, shape_zyx)[:, 0]
+        sums = _window_sums(sums, max(_LESION_WINDOWS))
         total, first, _ = sums.split([1, image.shape[1], image.shape[1]], dim=1)
         deviation = lesion * (image - F.interpolate(first / total, size=image.shape[2:], mode="nearest"))
         extremes = []
@@ -89,10 +89,12 @@ def local_extremes(image: Tensor, any_lesion: Tensor, shape_zyx: torch.Size) -> 
         return torch.cat(extremes, dim=1)
 
 
-def _block_sums(weight: Tensor, image: Tensor, shape_zyx: torch.Size) -> Tensor:
-    """Per voxel of the level, the averages of w, w x and w x² -> (B, 1 + 2 C, *shape_zyx)."""
-    moments = torch.cat([weight, weight * image, weight * image.square()], dim=1)
-    return F.avg_pool3d(moments, blocks(image.shape[2:], shape_zyx))
+def _block_sums(weights: Tensor, image: Tensor, shape_zyx: torch.Size) -> Tensor:
+    """Per voxel of the level, the averages of w, w x and w x² -> (B, W, 1 + 2 C, *shape_zyx)."""
+    moments = torch.cat([torch.ones_like(image[:, :1]), image, image.square()], dim=1)
+    products = (weights[:, :, None] * moments[:, None]).flatten(1, 2)
+    sums = F.avg_pool3d(products, blocks(image.shape[2:], shape_zyx))
+    return sums.unflatten(1, (weights.shape[1], moments.shape[1]))
 
 
 def _window_sums(sums: Tensor, window: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_malenia.network.config import NUM_ASPECTS, MaleniaConfig
-from nnunetv2_malenia.network.mask_decoder import FeedForward
+from nnunetv2_malenia.network.mask_decoder import Attention, FeedForward
 
 
 class DeepFusionLayer(nn.Module):
@@ -14,27 +14,21 @@ class DeepFusionLayer(nn.Module):
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
         self.text_norm, self.token_norm, self.joint_norm = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.text_from_tokens = nn.MultiheadAttention(dim, num_heads, batch_first=True)
-        self.tokens_from_text = nn.MultiheadAttention(dim, num_heads, batch_first=True)
-        self.joint_attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
+        self.text_from_tokens, self.tokens_from_text = Attention(dim, num_heads), Attention(dim, num_heads)
+        self.joint_attention = Attention(dim, num_heads)
         self.feed_forward = FeedForward(dim)
 
     def forward(self, text: Tensor, tokens: Tensor, log_gate: Tensor) -> tuple[Tensor, Tensor]:
         """text (K, 1, D), tokens (K, N, D), log_gate (K, 1, N) with K = B * Q: one small scene for each query."""
         normed_text, normed_tokens = self.text_norm(text), self.token_norm(tokens)
-        bias = log_gate.repeat_interleave(self.num_heads, dim=0).to(normed_text.dtype)
-        text = (
-            text
-            + self.text_from_tokens(normed_text, normed_tokens, normed_tokens, attn_mask=bias, need_weights=False)[0]
-        )
-        tokens = tokens + self.tokens_from_text(normed_tokens, normed_text, normed_text, need_weights=False)[0]
+        text = text + self.text_from_tokens(normed_text, normed_tokens, normed_tokens, log_gate)
+        tokens = tokens + self.tokens_from_text(normed_tokens, normed_text, normed_text)
         joint = torch.cat([text, tokens], dim=1)
         normed = self.joint_norm(joint)
-        joint = joint + self.joint_attention(normed, normed, normed, need_weights=False)[0]
+        joint = joint + self.joint_attention(normed, normed, normed)
         joint = joint + self.feed_forward(joint)
-        return joint[:, :1], joint[:, 1:]
+        return joint.split([1, tokens.shape[1]], dim=1)
 
 
 class CrossModalFusion(nn.Module):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_malenia.network.aspect_heads import DenseAspectHeads, MatchGate, PhraseProjection, phrase_similarity
+from nnunetv2_malenia.network.aspect_heads import (
+    DenseAspectHeads,
+    MatchGate,
+    PhraseProjection,
+    of_each_aspect,
+    phrase_similarity,
+)
 from nnunetv2_malenia.network.config import NUM_ASPECTS, MaleniaConfig
 from nnunetv2_malenia.network.evidence import evidence_dims, intensity_evidence
 from nnunetv2_malenia.network.fusion import CrossModalFusion
@@ -42,7 +49,7 @@ class MaleniaOutput(NamedTuple):
     class_logits: list[Tensor]
     any_lesion: Tensor
     scales: list[ScaleOutput]
-    similarity: list[Tensor]
+    similarity: Sequence[Tensor]
     log_gate: Tensor
     dense_similarity: Tensor
     mask_fit: Tensor
@@ -60,18 +67,21 @@ def decoder_features(decoder: nn.Module, skips: list[Tensor]) -> list[Tensor]:
     return features
 
 
+def level_shapes(patch_size: list[int], strides: list[list[int]]) -> list[torch.Size]:
+    """The shapes of a patch's `decoder_features`, coarse to fine."""
+    shapes = [torch.Size(patch_size)]
+    for stride in strides:
+        shapes.append(torch.Size(size // step for size, step in zip(shapes[-1], stride, strict=True)))
+    return shapes[:0:-1]
+
+
 def choose_levels(patch_size: list[int], strides: list[list[int]], config: MaleniaConfig) -> list[int]:
     """Indices into `decoder_features` of the levels that the tokens read, coarse to fine.
 
     The finest has at most `max_feature_voxels` voxels a patch and is never the full-resolution level.
     """
-    sizes = []
-    shape = list(patch_size)
-    for stride in strides:
-        shape = [size // step for size, step in zip(shape, stride, strict=True)]
-        sizes.append(shape[0] * shape[1] * shape[2])
-    coarse_to_fine = sizes[::-1]
-    eligible = [i for i, size in enumerate(coarse_to_fine[:-1]) if size <= config.max_feature_voxels] or [0]
+    sizes = [shape.numel() for shape in level_shapes(patch_size, strides)]
+    eligible = [i for i, size in enumerate(sizes[:-1]) if size <= config.max_feature_voxels] or [0]
     return eligible[-config.num_scales :]
 
 
@@ -113,6 +123,7 @@ class MaleniaNet(nn.Module):
         self.encoder, self.decoder = backbone.encoder, backbone.decoder
         channels = list(self.encoder.output_channels)[::-1]
         self.levels = choose_levels(patch_size, self.encoder.strides, config)
+        self.finest_level = level_shapes(patch_size, self.encoder.strides)[self.levels[-1]]
         dim, fine, full = config.token_dim, channels[self.levels[-1]], channels[-1]
         self.lesion_head = nn.Conv3d(full, 1, 1)
         self.coarse_lesion_head = nn.Conv3d(fine, 1, 1, bias=False)
@@ -136,6 +147,9 @@ class MaleniaNet(nn.Module):
             "own_is_rival": _rows_with(own_rivals, len(trained_phrases)),
             "trained_phrases": torch.tensor(trained_phrases, dtype=torch.int64),
             "trained_aspect": torch.tensor([phrase_aspect[i] for i in trained_phrases], dtype=torch.int64),
+            "aspect_is_trained": torch.isin(
+                torch.arange(NUM_ASPECTS), torch.tensor([phrase_aspect[i] for i in trained_phrases])
+            ),
         }
         for name, table in tables.items():  # not weights: weights may start the training on another data set
             self.register_buffer(name, table, persistent=False)
@@ -164,15 +178,15 @@ class MaleniaNet(nn.Module):
         fine, full = features[self.levels[-1]], features[-1]
         coarse = F.interpolate(self.coarse_lesion_head(fine), size=full.shape[2:], mode="trilinear")
         any_lesion = (self.lesion_head(full) + coarse).sum(1)  # not [:, 0]: DDP cannot split a compiled graph at a view
-        evidence = intensity_evidence(self.config, x, any_lesion, fine.shape[2:]) if self.config.evidence else None
+        evidence = intensity_evidence(self.config, x, any_lesion, fine.shape[2:]) if self.config.evidence else ()
         tokens, scales = self.mask_decoder([features[level] for level in self.levels], any_lesion.detach(), evidence)
         phrases = self.phrase_projection(queries.phrase_vectors, queries.phrase_aspect)
         averaged = F.avg_pool3d(full, blocks(full.shape[2:], fine.shape[2:]))
-        embeddings = self.dense_aspects(
-            rows(torch.cat([fine, averaged], dim=1)), None if evidence is None else rows(evidence)
-        )
+        of_voxels = (rows(each) if each.ndim == 5 else each[:, None] for each in evidence)
+        embeddings = self.dense_aspects(rows(torch.cat([fine, averaged], dim=1)), *of_voxels)
         dense_similarity = phrase_similarity(embeddings, phrases, queries.phrase_aspect)
-        similarity = [phrase_similarity(scale.aspect_embeddings, phrases, queries.phrase_aspect) for scale in scales]
+        of_tokens = torch.cat([scale.aspect_embeddings for scale in scales], dim=1)
+        similarity = phrase_similarity(of_tokens, phrases, queries.phrase_aspect).chunk(len(scales), dim=1)
         asked = (queries.phrase_aspect, queries.is_asked, queries.is_rival)
         log_gate = self.token_gate(similarity[-1], *asked)
         text_fit = logit_of(self.dense_gate(dense_similarity, *asked))
@@ -195,12 +209,9 @@ class MaleniaNet(nn.Module):
 
         An aspect of which training knows no phrase has terms that nothing taught, and counts as unstated.
         """
-        one_hot = F.one_hot(queries.phrase_aspect, NUM_ASPECTS).to(phrases.dtype)  # (V, A)
-        is_known = torch.isin(queries.phrase_aspect, self.trained_aspect)
-        asked = (queries.is_asked & is_known).to(phrases.dtype)
-        total = torch.einsum("bqv,va,ve->bqae", asked, one_hot, phrases)
-        count = torch.einsum("bqv,va->bqa", asked, one_hot)
-        return total / count.clamp(min=1)[..., None]
+        asked = queries.is_asked & self.aspect_is_trained[queries.phrase_aspect]
+        asked = (asked[..., None] & of_each_aspect(queries.phrase_aspect)).transpose(2, 3).to(phrases.dtype)
+        return asked @ phrases / asked.sum(3, keepdim=True).clamp(min=1)  # (B, Q, A, V) @ (V, E)
 
     @staticmethod
     def _mask_fit(token_logits: Tensor, lesion_logits: Tensor, log_gate: Tensor) -> Tensor:

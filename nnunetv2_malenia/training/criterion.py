@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from nnunetv2_malenia.network.config import NUM_ASPECTS
+from nnunetv2_malenia.network.aspect_heads import of_each_aspect
 from nnunetv2_malenia.network.malenia_net import MaleniaOutput, logit_of
 from nnunetv2_malenia.network.mask_decoder import blocks
-from nnunetv2_malenia.training.losses import (
-    lesion_loss,
-    masked_bce,
-    match_loss,
-    mp_nce,
-    pooled_dice_loss,
-    rowwise_dice_loss,
-)
-from nnunetv2_malenia.training.matcher import assign, match_costs
-from nnunetv2_malenia.training.targets import UNKNOWN, YES, PatchTargets
+from nnunetv2_malenia.training.losses import lesion_loss, mask_loss, masked_bce, match_loss, mp_nce, pair_loss
+from nnunetv2_malenia.training.matcher import dice_loss, match_costs, pair_sums
+from nnunetv2_malenia.training.patch_targets import PatchTargets
 
 LOSS_WEIGHTS: Mapping[str, float] = {
     "segmentation": 1.0,
@@ -39,87 +31,90 @@ LOGIT_EPS = 1e-6
 Contrast = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
 
 
+class Pairs(NamedTuple):
+    """Every token beside every lesion type of its sample, before the assignment, and what it needs of the targets.
+
+    bce, dice (I, B, N, T): `matcher.pair_sums` and `dice_loss` at each scale; num_voxels (I, B, 1, 1): the known ones;
+    costs (I, B, N, T), without gradient; under_lesions (B, T, S): weights of a mean over each lesion's known voxels.
+    """
+
+    bce: Tensor
+    dice: Tensor
+    num_voxels: Tensor
+    costs: Tensor
+    under_lesions: Tensor
+
+
+def pair_terms(output: MaleniaOutput, lesions: Tensor, ignored: Tensor | None) -> Pairs:
+    """All that the assignment reads; lesions (B, T, z, y, x), ignored (B, 1, z, y, x) or None, as
+    `PatchTargets.pooled`."""
+    sums, num_voxels = [], []
+    for scale in output.scales:
+        shape = scale.mask_logits.shape[2:]
+        targets, known = pool(lesions, shape), None if ignored is None else pool(ignored, shape)[:, 0] == 0
+        sums.append(pair_sums(scale.mask_logits.flatten(2), targets, known))
+        num_voxels.append(targets.new_full((len(targets),), shape.numel()) if known is None else known.sum(1))
+    bce, overlap, total = (torch.stack(of_scales) for of_scales in zip(*sums, strict=True))
+    dice, num_voxels = dice_loss(overlap, total), torch.stack(num_voxels)[..., None, None]
+    lesion_logits = torch.stack([scale.lesion_logits for scale in output.scales])
+    costs = match_costs(bce, dice, num_voxels.clamp(min=1), lesion_logits)
+    under = targets if known is None else targets * known[:, None]
+    return Pairs(bce, dice, num_voxels, costs, under / under.sum(2, keepdim=True).clamp(min=1))
+
+
 def token_terms(
     output: MaleniaOutput,
     targets: PatchTargets,
+    pairs: Pairs,
+    is_matched: Tensor,
     phrase_aspect: Tensor,
     temperature: float,
     contrast_loss: Contrast,
 ) -> dict[str, Tensor]:
     """Losses of matched tokens: masks, lesion score and MP-NCE (means over scales), and the match at the last scale.
 
-    contrast_loss: `aspect_contrast`, or what takes its place in an ablation. Reference masks teach as well: it has one
-    more row a lesion, the mean similarity of the voxels under its mask.
+    is_matched (I, B, N, T) bool: `matcher.assign`. contrast_loss: `aspect_contrast`, or what takes its place in an
+    ablation. Reference masks teach as well: it has one more scale, the mean similarity of the voxels under each mask.
     """
-    counts = [len(masks) for masks in targets.lesion_masks]
-    lesions = torch.cat(targets.lesion_masks)  # (M, Z, Y, X), M lesions of the whole batch
-    has, holds = torch.cat(targets.has_phrase), torch.cat(targets.holds_phrase)  # (M, V)
-    fits = torch.cat(targets.query_fits, dim=1).T  # (M, Q)
-    masks, known, costs = [], [], []
-    for scale in output.scales:
-        shape = scale.mask_logits.shape[2:]
-        masks.append(pool(lesions, shape))  # (M, S)
-        known.append(~pool(~targets.known, shape))
-        of_sample = pad_sequence(masks[-1].split(counts), batch_first=True)  # (B, most of a sample, S)
-        cost = match_costs(scale.mask_logits.flatten(2), of_sample, known[-1], scale.lesion_logits)
-        costs += [of_one[:, :count] for of_one, count in zip(cost, counts, strict=True)]
-    pairs = assign(costs)
-
-    num_tokens = output.scales[0].lesion_logits.shape[1]
-    sample = np.repeat(np.arange(len(counts)), [min(num_tokens, count) for count in counts])
-    firsts = np.stack([sample, sample * num_tokens, np.cumsum([0, *counts])[sample]])
-    sample, first_token, first_lesion = torch.from_numpy(firsts).to(lesions.device, non_blocking=True)
-    token_mask, lesion_score, contrast = [], [], []
-    for i, scale in enumerate(output.scales):
-        tokens, found = zip(*pairs[i * len(counts) : (i + 1) * len(counts)], strict=True)
-        token, lesion = torch.cat(tokens) + first_token, torch.cat(found) + first_lesion  # (P,), in the whole batch
-        chosen, wanted, where = scale.mask_logits.flatten(2).flatten(0, 1)[token], masks[i][lesion], known[i][sample]
-        token_mask.append(rowwise_dice_loss(chosen, wanted, where) + masked_bce(chosen, wanted, where))
-
-        is_matched = torch.zeros_like(scale.lesion_logits, dtype=torch.bool)
-        is_matched.view(-1)[token] = True
-        counted = is_matched | targets.annotated_types.all(1, keepdim=True)
-        lesion_score.append(lesion_loss(scale.lesion_logits, is_matched, counted))
-
-        similarity = output.similarity[i].flatten(0, 1)[token]
-        contrast.append(contrast_loss(similarity, has[lesion], ~holds[lesion], phrase_aspect, temperature))
-
-    voxels = of_sample & known[-1][:, None]
-    under = voxels.float() / voxels.sum(2, keepdim=True).clamp(min=1)
-    is_one = np.arange(of_sample.shape[1]) < np.array(counts)[:, None]  # and no padding
-    ones = torch.from_numpy(np.flatnonzero(is_one)).to(lesions.device, non_blocking=True)
-    similarity = (under @ output.dense_similarity).flatten(0, 1)[ones]
-    contrast.append(contrast_loss(similarity, has, ~holds, phrase_aspect, temperature))
-
-    gates, answers = output.log_gate.transpose(1, 2).flatten(0, 1)[token].flatten(), fits[lesion].flatten()
+    lesion_logits = torch.stack([scale.lesion_logits for scale in output.scales])
+    token_is_matched = is_matched.any(3)
+    counts = token_is_matched | targets.annotated_types.all(1, keepdim=True)
+    found = is_matched.any(2)  # (I, B, T)
+    with torch.autocast(lesion_logits.device.type, enabled=False):
+        of_lesion = is_matched.mT.float()  # (I, B, T, N), one token or none a row
+        similarity = of_lesion @ torch.stack(output.similarity).float()
+        under = pairs.under_lesions @ output.dense_similarity.float()
+        log_gate = output.log_gate.float() @ of_lesion[-1].mT  # (B, Q, T)
+    similarity = torch.cat([similarity, under[None]])  # (I + 1, B, T, V)
+    has = torch.cat([found, targets.is_present[None]])[..., None] & targets.has_phrase
+    lacks = ~targets.holds_phrase.expand_as(has)
+    contrast = contrast_loss(*(each.flatten(1, 2) for each in (similarity, has, lacks)), phrase_aspect, temperature)
     return {
-        "token_mask": torch.stack(token_mask).mean(),
-        "lesion": torch.stack(lesion_score).mean(),
-        "mp_nce": torch.stack(contrast).mean(),
-        "match": match_loss(gates, answers == YES, answers != UNKNOWN),
+        "token_mask": pair_loss(pairs.bce, pairs.dice, is_matched, pairs.num_voxels).mean(),
+        "lesion": lesion_loss(lesion_logits, token_is_matched, counts).mean(),
+        "mp_nce": contrast.mean(),
+        "match": match_loss(log_gate, targets.query_fits, targets.query_knows & found[-1][:, None]),
     }
 
 
-def pool(masks: Tensor, shape_zyx: torch.Size) -> Tensor:
-    """(M, Z, Y, X) bool -> (M, S) bool: a coarse voxel is in a mask if any of its voxels is."""
-    if len(masks) == 0:
-        return masks.new_zeros(0, shape_zyx.numel())
-    return F.max_pool3d(masks.float()[:, None], blocks(masks.shape[1:], shape_zyx)).flatten(1).bool()
+def pool(volume: Tensor, shape_zyx: torch.Size) -> Tensor:
+    """(B, C, Z, Y, X) -> (B, C, S): the largest value in each block of a coarser level."""
+    return F.max_pool3d(volume, blocks(volume.shape[2:], shape_zyx)).flatten(2)
 
 
 def aspect_contrast(
     similarity: Tensor, has: Tensor, lacks: Tensor, phrase_aspect: Tensor, temperature: float
 ) -> Tensor:
-    """MP-NCE aspect by aspect: similarity (P, V), has and lacks (P, V) bool, one row a matched token -> ().
+    """MP-NCE aspect by aspect: similarity (..., P, V), has and lacks the same, bool, one row a matched token -> (...).
 
     Every phrase that a lesion has is pulled, contrasted against the phrases of the same aspect that it lacks; an aspect
     that the lesion leaves unspecified neither pulls nor pushes.
     """
-    of_aspect = F.one_hot(phrase_aspect, NUM_ASPECTS).T.bool()  # (A, V)
-    positive = has[:, None] & of_aspect  # (P, A, V)
-    negative = lacks[:, None] & of_aspect & positive.any(-1, keepdim=True)
-    rows = similarity[:, None].expand_as(positive)
-    return mp_nce(rows.flatten(0, 1), positive.flatten(0, 1), negative.flatten(0, 1), temperature=temperature)
+    of_aspect = of_each_aspect(phrase_aspect).T  # (A, V)
+    positive = has[..., None, :] & of_aspect  # (..., P, A, V)
+    negative = lacks[..., None, :] & of_aspect & positive.any(-1, keepdim=True)
+    rows = similarity[..., None, :].expand_as(positive)
+    return mp_nce(*(each.flatten(-3, -2) for each in (rows, positive, negative)), temperature=temperature)
 
 
 def single_positive_contrast(
@@ -129,40 +124,44 @@ def single_positive_contrast(
 
     The positive is one of the lesion's phrases at random; every other phrase is a negative, the lesion's own included.
     """
-    drawn = torch.rand(has.shape, device=has.device).masked_fill(~has, -1).argmax(1)
-    positive = F.one_hot(drawn, has.shape[1]).bool() & has
+    drawn = torch.rand(has.shape, device=has.device).masked_fill(~has, -1).argmax(-1, keepdim=True)
+    positive = torch.zeros_like(has).scatter(-1, drawn, True) & has
     return mp_nce(similarity, positive, ~positive, temperature=temperature)
 
 
 def query_terms(
-    output: MaleniaOutput, targets: PatchTargets, lesion_channels: Mapping[int, Sequence[int]]
+    output: MaleniaOutput,
+    targets: PatchTargets,
+    wanted: Tensor,
+    known: Tensor,
+    lesion_channels: Mapping[int, Sequence[int]],
+    *,
+    is_partial: bool,
 ) -> dict[str, Tensor]:
     """Where any lesion is, at full resolution; and each branch's answers, on the finest token level.
 
-    lesion_channels: channels of the ordinary head that show lesions -> their types. A branch's answer is "a lesion is
-    here" times "it fits": Dice pooled over every query of the batch, present and absent together, plus BCE, with the
-    evidence for a lesion taken as given; and, of the text branch, BCE of the fit alone inside lesions, where nothing
-    else counts.
+    wanted, known (B, Q, S) bool: each query's target, as `PatchTargets.pooled`. lesion_channels: channels of the
+    ordinary head that show lesions -> their types. is_partial: a case of the batch lacks some annotation. A branch's
+    answer is "a lesion is here" times "it fits": Dice pooled over every query of the batch, present and absent
+    together, plus BCE, with the evidence for a lesion taken as given; and, of the text branch, BCE of the fit alone
+    inside lesions, where nothing else counts.
     """
-    shape = output.scales[-1].mask_logits.shape[2:]
-    wanted = pool(targets.query_target.flatten(0, 1), shape)  # (B * Q, S)
-    known = ~pool(~targets.query_known.flatten(0, 1), shape)
-    any_lesion = output.any_lesion
-    evidence = F.max_pool3d(any_lesion.detach().float(), blocks(any_lesion.shape[1:], shape)).flatten(1)
-    log_lesion = F.logsigmoid(evidence).repeat_interleave(output.mask_fit.shape[1], dim=0)
-    in_lesion = wanted.unflatten(0, output.mask_fit.shape[:2])[:, :1].expand(output.mask_fit.shape).flatten(0, 1)
-    fits = {
-        "mask_branch": output.mask_fit.flatten(0, 1).float().clamp(min=LOGIT_EPS).log(),
-        "text_branch": F.logsigmoid(output.text_fit.flatten(0, 1).float()),
-    }
-    if targets.annotated_channels is not None:
+    any_lesion, shape = output.any_lesion, output.scales[-1].mask_logits.shape[2:]
+    evidence = pool(any_lesion.detach().float()[:, None], shape)  # (B, 1, S)
+    text_fit = output.text_fit.float()
+    log_fit = torch.stack([output.mask_fit.float().clamp(min=LOGIT_EPS).log(), F.logsigmoid(text_fit)])
+    of_branch = logit_of(F.logsigmoid(evidence) + log_fit)  # (2, B, Q, S)
+    of_both = (each.expand_as(of_branch).flatten(1, 2) for each in (of_branch, wanted, known))
+    branches = mask_loss(*of_both)
+    if is_partial:
         any_lesion = annotated_lesion(any_lesion, output.class_logits[0], targets.annotated_types, lesion_channels)
-    drawn = torch.stack([masks.any(0) for masks in targets.lesion_masks])
-    terms = {"any_lesion": mask_loss(any_lesion.flatten(1), drawn.flatten(1), targets.known.flatten(1))}
-    for name, log_fit in fits.items():
-        terms[name] = mask_loss(logit_of(log_lesion + log_fit), wanted, known)
-    terms["text_match"] = masked_bce(output.text_fit.flatten(0, 1), wanted, known & in_lesion)
-    return terms
+    anywhere = None if targets.ignored is None else ~targets.ignored.flatten(1)
+    return {
+        "any_lesion": mask_loss(any_lesion.flatten(1), targets.any_lesion.flatten(1), anywhere),
+        "mask_branch": branches[0],
+        "text_branch": branches[1],
+        "text_match": masked_bce(*(each.flatten(0, 1) for each in (text_fit, wanted, known & wanted[:, :1]))),
+    }
 
 
 def annotated_lesion(
@@ -180,11 +179,6 @@ def annotated_lesion(
     is_drawn = annotated_types[:, list(type_of.values())]
     share = logits.masked_fill(~is_drawn[:, :, None, None, None], -torch.inf).logsumexp(1) - logits.logsumexp(1)
     return logit_of(F.logsigmoid(any_lesion.float()) + share.clamp(min=-30))
-
-
-def mask_loss(logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
-    """Pooled Dice plus BCE -> ()."""
-    return pooled_dice_loss(logits, wanted, known) + masked_bce(logits, wanted, known)
 
 
 def marginalise(logits: Tensor, annotated: Tensor, *, has_regions: bool) -> Tensor:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DICE_SMOOTHING = 1.0  # as in Mask2Former; makes an empty mask right where nothing was wanted
+LEAST_COUNT = 1e-6  # below every weight that is not 0
 GATE_EPS = 1e-6  # a log-probability above -GATE_EPS counts as -GATE_EPS: log(1 - p) stays finite
 
 
@@ -26,28 +27,26 @@ def mp_nce(similarity: Tensor, is_positive: Tensor, is_negative: Tensor, *, temp
 
     Per positive p: -log(e^p / (e^p + sum over negatives of e^n)), computed as softplus(logsumexp(n) - p); MP-NCE, Lee
     et al. 2022 (UniCLIP).
-    similarity: (P, V) float, cosine in [-1, 1], divided by temperature (> 0) here.
-    is_positive, is_negative: (P, V) bool, never both; a phrase in neither neither pulls nor pushes.
-    Returns () float32: mean over positives, then over rows; rows without one do not count, and
+    similarity: (..., P, V) float, cosine in [-1, 1], divided by temperature (> 0) here.
+    is_positive, is_negative: (..., P, V) bool, never both; a phrase in neither neither pulls nor pushes.
+    Returns (...) float32: mean over positives, then over rows; rows without one do not count, and
     with none left the result is a 0 that still backpropagates. A row without negatives has nothing to lose: 0.
-    Raises ValueError on unequal shapes, overlap, or temperature <= 0.
+    Raises ValueError on unequal shapes, or temperature <= 0.
     """
     _require_same_shape(similarity=similarity, is_positive=is_positive, is_negative=is_negative)
     if not temperature > 0:
         raise ValueError(f"temperature {temperature} must be positive, e.g. temperature=0.1")
-    both = is_positive & is_negative
-    if both.any():
-        row, phrase = both.nonzero()[0].tolist()
-        raise ValueError(
-            f"phrase {phrase} is both positive and negative in row {row}; a value that lesions share is no negative, "
-            "e.g. is_negative & ~is_positive"
-        )
     scaled = similarity.float() / temperature
-    away = scaled.masked_fill(~is_negative, -torch.inf).logsumexp(1, keepdim=True)  # (P, 1)
-    per_positive = F.softplus(away - scaled) * is_positive
-    num_positive = is_positive.sum(1)
-    per_row = per_positive.sum(1) / num_positive.clamp(min=1)
-    return _mean(per_row.sum(), (num_positive > 0).sum())
+    away = scaled.masked_fill(~is_negative, -torch.inf).logsumexp(-1, keepdim=True)  # (..., P, 1)
+    num_positive = is_positive.sum(-1)
+    per_row = (F.softplus(away - scaled) * is_positive).sum(-1) / num_positive.clamp(min=1)
+    return _mean(per_row.sum(-1), (num_positive > 0).sum(-1))
+
+
+def mask_loss(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
+    """`pooled_dice_loss` plus `masked_bce`."""
+    x, t, num_known = _at_known(logits, targets, known)
+    return _pooled_dice(x, t) + _mean(_bce(x, t).sum((-2, -1)), num_known)
 
 
 def pooled_dice_loss(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
@@ -55,36 +54,36 @@ def pooled_dice_loss(logits: Tensor, targets: Tensor, known: Tensor | None = Non
 
     1 - (2 sum p t + 1) / (sum p + sum t + 1) over all K and S, p = sigmoid(logits); Dice loss, Milletari et al. 2016
     (V-Net), with plain sums below the line, as in nnU-Net, and pooled over the batch.
-    logits: (K, S) any float; targets, known: (K, S) bool, where known is false a voxel does not count; None: all known.
-    Returns () float32 in [0, 1]; nothing wanted and nothing found, no rows, or no known voxel: a 0 that still
+    logits: (..., K, S) any float; targets, known: the same, bool, where known is false a voxel does not count; None:
+    all known.
+    Returns (...) float32 in [0, 1]; nothing wanted and nothing found, no rows, or no known voxel: a 0 that still
     backpropagates. Raises ValueError on unequal shapes.
     """
-    p, t = _probabilities(logits, targets, known)
-    return _dice_loss(*over_ranks(torch.stack([(p * t).sum(), p.sum() + t.sum()])))
-
-
-def rowwise_dice_loss(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
-    """Dice of each matched mask with its target, every lesion weighing the same, however small.
-
-    Mean over rows of 1 - (2 sum p t + 1) / (sum p + sum t + 1), p = sigmoid(logits), sums over S; Milletari et al. 2016
-    as in Mask2Former, Cheng et al. 2022.
-    logits: (P, S) any float; targets, known: (P, S) bool, where known is false a voxel does not count; None: all known.
-    Returns () float32 in [0, 1]; P = 0 gives a 0 that still backpropagates. Raises ValueError on unequal shapes.
-    """
-    p, t = _probabilities(logits, targets, known)
-    per_row = _dice_loss((p * t).sum(1), p.sum(1) + t.sum(1))
-    return _mean(per_row.sum(), len(logits))
+    return _pooled_dice(*_at_known(logits, targets, known)[:2])
 
 
 def masked_bce(logits: Tensor, targets: Tensor, known: Tensor | None = None) -> Tensor:
     """Binary cross-entropy, mean over the known voxels of all rows.
 
     Per voxel: -log sigmoid(x) where the target is true, -log(1 - sigmoid(x)) where it is false.
-    logits: (K, S) any float; targets, known: (K, S) bool, where known is false a voxel does not count; None: all known.
-    Returns () float32 >= 0; no known voxel gives a 0 that still backpropagates. Raises ValueError on unequal shapes.
+    logits: (..., K, S) any float; targets, known: the same, bool, where known is false a voxel does not count; None:
+    all known.
+    Returns (...) float32 >= 0; no known voxel gives a 0 that still backpropagates. Raises ValueError on unequal shapes.
     """
-    num_voxels = logits.numel() if known is None else known.sum()
-    return _mean(_bce(*_at_known(logits, targets, known)).sum(), num_voxels)
+    x, t, num_known = _at_known(logits, targets, known)
+    return _mean(_bce(x, t).sum((-2, -1)), num_known)
+
+
+def pair_loss(bce: Tensor, dice: Tensor, is_matched: Tensor, num_voxels: Tensor) -> Tensor:
+    """Teach matched tokens their lesions' masks: mean over pairs of 1 - Dice plus mean over their voxels of BCE.
+
+    bce, dice: (..., B, N, M), of `matcher.pair_sums` and `dice_loss`; is_matched: the same, bool; num_voxels:
+    (..., B, 1, 1), how many are known of each sample.
+    Returns (...) float32 >= 0; no pair gives a 0 that still backpropagates.
+    """
+    pairs, weight = (-3, -2, -1), is_matched.float()
+    of_pair = _mean((dice * weight).sum(pairs), weight.sum(pairs))
+    return of_pair + _mean((bce * weight).sum(pairs), (num_voxels * weight).sum(pairs))
 
 
 def lesion_loss(
@@ -94,15 +93,15 @@ def lesion_loss(
 
     Weighted mean of BCE; unmatched tokens, the many, weigh unmatched_weight against 1, the "no object" coefficient of
     Mask2Former, Cheng et al. 2022.
-    lesion_logits: (B, N) any float. is_matched, counts: (B, N) bool; tokens where counts is false say nothing, such as
-    unmatched ones of a case that may hold lesions nobody annotated; None: all count.
-    Returns () float32 >= 0; no token that counts gives a 0 that still backpropagates. Raises ValueError on unequal
+    lesion_logits: (..., B, N) any float. is_matched, counts: the same, bool; tokens where counts is false say nothing,
+    such as unmatched ones of a case that may hold lesions nobody annotated; None: all count.
+    Returns (...) float32 >= 0; no token that counts gives a 0 that still backpropagates. Raises ValueError on unequal
     shapes.
     """
     counts = torch.ones_like(is_matched) if counts is None else counts
     _require_same_shape(lesion_logits=lesion_logits, is_matched=is_matched, counts=counts)
     weight = torch.where(is_matched, 1.0, unmatched_weight) * counts
-    return _mean((_bce(lesion_logits, is_matched) * weight).sum(), weight.sum())
+    return _mean((_bce(lesion_logits.float(), is_matched) * weight).sum((-2, -1)), weight.sum((-2, -1)))
 
 
 def match_loss(log_gate: Tensor, fits: Tensor, known: Tensor) -> Tensor:
@@ -147,35 +146,34 @@ def over_ranks(sums: Tensor) -> Tensor:
     return total + (part - part.detach())
 
 
-def _mean(total: Tensor, count: Tensor | float) -> Tensor:
+def _mean(total: Tensor, count: Tensor) -> Tensor:
     """total / count, both over all ranks; 0 if nothing counts."""
-    count = count.to(total.dtype) if isinstance(count, Tensor) else torch.full_like(total, count)
-    total, count = over_ranks(torch.stack([total, count]))
-    return total / torch.where(count > 0, count, 1)
+    total, count = over_ranks(torch.stack([total, count.to(total.dtype)]))
+    return total / count.detach().clamp(min=LEAST_COUNT)
 
 
-def _dice_loss(overlap: Tensor, total: Tensor) -> Tensor:
+def _pooled_dice(x: Tensor, t: Tensor) -> Tensor:
+    p = x.sigmoid()
+    overlap, total = over_ranks(torch.stack([(p * t).sum((-2, -1)), p.sum((-2, -1)) + t.sum((-2, -1))]))
     return 1 - (2 * overlap + DICE_SMOOTHING) / (total + DICE_SMOOTHING)
 
 
-def _probabilities(logits: Tensor, targets: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
-    x, t = _at_known(logits, targets, known)
-    return x.sigmoid(), t
+def _at_known(logits: Tensor, targets: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits in float32 and targets, with unknown voxels made surely and rightly absent, and how many are known.
 
-
-def _at_known(logits: Tensor, targets: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Logits in float32 and targets, with unknown voxels made surely and rightly absent: -inf and false."""
+    Absent are a logit of -inf and a target that is false.
+    """
     if known is None:
         _require_same_shape(logits=logits, targets=targets)
-        return logits.float(), targets
+        num_voxels = logits.new_full(logits.shape[:-2], logits.shape[-2:].numel(), dtype=torch.float32)
+        return logits.float(), targets, num_voxels
     _require_same_shape(logits=logits, targets=targets, known=known)
-    return logits.float().masked_fill(~known, -torch.inf), targets & known
+    return logits.float().masked_fill(~known, -torch.inf), targets & known, known.sum((-2, -1))
 
 
-def _bce(logits: Tensor, targets: Tensor) -> Tensor:
+def _bce(x: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy of each element: float32, finite for finite logits."""
-    x = logits.float()
-    return F.softplus(torch.where(targets, -x, x))
+    return F.softplus(x * torch.where(targets, -1.0, 1.0))
 
 
 def _require_same_shape(**tensors: Tensor) -> None:

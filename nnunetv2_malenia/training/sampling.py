@@ -17,9 +17,11 @@ class LesionFirst:
         """dataset: one of nnU-Net's data set classes. lesion_values: label values that belong to a lesion type."""
         self.dataset, self.lesion_values = dataset, lesion_values
         self.identifiers = dataset.identifiers
+        self.current = ""  # the case loaded last, whose patch the loader's transforms get next
 
     def load_case(self, identifier: str) -> tuple:
         """nnU-Net's case, whose class_locations lack what is no lesion; unchanged if no lesion is in it."""
+        self.current = identifier
         data, seg, seg_prev, properties = self.dataset.load_case(identifier)
         locations = properties["class_locations"]
         if any(len(where) and self._is_lesion(key) for key, where in locations.items()):

@@ -1,4 +1,4 @@
-"""Labels and attributes joined: what each token and each query should have found in a patch.
+"""Labels and attributes joined: which queries to ask of a patch, and which labels answer them.
 
 Whether a lesion fits a query has three answers, since attributes may be unspecified and labels unannotated. Voxels with
 the third answer, UNKNOWN, take no part in any loss.
@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from nnunetv2_malenia.attributes.plans import MaleniaPlans, overlap
 from nnunetv2_malenia.attributes.schema import ASPECTS, AspectValues, AttributeTable, AttributeTableError
@@ -223,98 +221,3 @@ def query_answers(asked: np.ndarray, values: np.ndarray, annotated: np.ndarray, 
         is_open = (of_label == UNKNOWN).any(1) | (fits[:, may_be] != NO).any(1)
         answers[:, label] = np.where((of_label == YES).any(1), YES, np.where(is_open, UNKNOWN, NO))
     return answers
-
-
-@dataclass
-class PatchTargets:
-    """Targets of a batch on the training device.
-
-    is_asked, is_rival (B, Q, V) bool; query_target, query_known (B, Q, Z, Y, X) bool; lesion_masks: per sample
-    (M_b, Z, Y, X) bool; known (B, Z, Y, X) bool, false at the ignore label; has_phrase, holds_phrase: per sample
-    (M_b, V) bool, the lesion's own phrases, and these with what overlaps them; query_fits: per sample (Q, M_b) int64;
-    annotated_types (B, T) bool; annotated_channels (B, K) bool, None if all channels of all samples are.
-    """
-
-    is_asked: Tensor
-    is_rival: Tensor
-    query_target: Tensor
-    query_known: Tensor
-    lesion_masks: list[Tensor]
-    known: Tensor
-    has_phrase: list[Tensor]
-    holds_phrase: list[Tensor]
-    query_fits: list[Tensor]
-    annotated_types: Tensor
-    annotated_channels: Tensor | None
-
-
-def build_targets(
-    labels: Tensor,
-    case_ids: list[str],
-    space: AttributeSpace,
-    *,
-    num_queries: int,
-    query_kinds: Sequence[str] = KINDS,
-    ignore_label: int | None,
-    rng: np.random.Generator,
-    device: torch.device,
-) -> PatchTargets:
-    """labels (B, Z, Y, X) integer label map on the CPU -> PatchTargets on `device`.
-
-    Which types a patch holds is counted on the CPU, where the loader left the labels, so that the device never waits.
-    """
-    num_labels = space.type_has_label.shape[1]
-    width = num_labels + 1  # one more column, for the ignore label
-    asked, answers, members, has_phrase, holds_phrase, fits, annotated_types, channels = ([] for _ in range(8))
-    codes = labels.long()
-    if ignore_label is not None:
-        codes = torch.where(codes == ignore_label, num_labels, codes)
-    for sample, case_id in zip(codes, case_ids, strict=True):
-        counts = np.bincount(sample.flatten().numpy(), minlength=width)[:num_labels]
-        annotated = space.annotated_types(case_id)
-        present = (space.type_has_label & (counts > 0)).any(1) & annotated
-        values = space.values_of(case_id)
-        queries = compose_queries(values, present, annotated, space, num_queries, rng, query_kinds)
-        known_values = np.where(annotated[:, None], values, space.class_values)
-        answer = query_answers(queries, known_values, annotated, space)
-        asked.append(queries)
-        answers.append(np.pad(answer, ((0, 0), (0, 1)), constant_values=UNKNOWN))
-        members.append(torch.from_numpy(np.pad(space.type_has_label[present], ((0, 0), (0, 1)))))
-        has_phrase.append(torch.from_numpy(values[present]))
-        holds_phrase.append(torch.from_numpy(space.holds(values[present])))
-        fits.append(torch.from_numpy(fit(queries[:, None], values[present], space)))
-        annotated_types.append(annotated)
-        channels.append(space.annotated_channels(case_id))
-    annotated = np.stack(channels)
-    codes = codes.to(device, non_blocking=True)
-    answer_table = torch.from_numpy(np.stack(answers)).to(device)
-    answered = torch.stack([table[:, sample] for table, sample in zip(answer_table, codes, strict=True)])
-    return PatchTargets(
-        is_asked=torch.from_numpy(np.stack(asked)).to(device),
-        is_rival=torch.from_numpy(space.rivals(np.stack(asked))).to(device),
-        query_target=answered == YES,
-        query_known=answered != UNKNOWN,
-        lesion_masks=[table.to(device)[:, sample] for table, sample in zip(members, codes, strict=True)],
-        known=codes < num_labels,
-        has_phrase=[rows.to(device) for rows in has_phrase],
-        holds_phrase=[rows.to(device) for rows in holds_phrase],
-        query_fits=[rows.to(device) for rows in fits],
-        annotated_types=torch.from_numpy(np.stack(annotated_types)).to(device),
-        annotated_channels=None if annotated.all() else torch.from_numpy(annotated).to(device),
-    )
-
-
-def label_map(target: Tensor, regions_class_order: list[int] | None) -> Tensor:
-    """nnU-Net's finest target (B, K, Z, Y, X) -> label map (B, Z, Y, X) int64.
-
-    With regions the target has one channel a region, and an ignore channel last if there is one: labels are painted in
-    the order of `regions_class_order`, as nnU-Net does with its predictions; the ignore channel becomes label -1.
-    """
-    if regions_class_order is None:
-        return target[:, 0].long()
-    labels = torch.zeros_like(target[:, 0], dtype=torch.int64)
-    for channel, label in enumerate(regions_class_order):
-        labels[target[:, channel].bool()] = label
-    if target.shape[1] > len(regions_class_order):
-        labels[target[:, -1].bool()] = -1
-    return labels

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.collate_outputs import collate_outputs
@@ -25,7 +26,7 @@ from nnunetv2_malenia.attributes.resolution import unmatched_cases
 from nnunetv2_malenia.attributes.schema import ASPECTS, AttributeTable, has_laterality
 from nnunetv2_malenia.files import MaleniaError
 from nnunetv2_malenia.network.config import MaleniaConfig
-from nnunetv2_malenia.network.malenia_net import MaleniaNet
+from nnunetv2_malenia.network.malenia_net import MaleniaNet, MaleniaOutput
 from nnunetv2_malenia.network.mirroring import REORIENTING_READER, axes_without_left_right
 from nnunetv2_malenia.training.adamw import nnUNetTrainerAdamW
 from nnunetv2_malenia.training.attribute_files import (
@@ -38,14 +39,19 @@ from nnunetv2_malenia.training.attribute_files import (
 from nnunetv2_malenia.training.checkpoints import CUDA, errors_in_one_line
 from nnunetv2_malenia.training.criterion import (
     LOSS_WEIGHTS,
+    Pairs,
     aspect_contrast,
     marginalise,
+    pair_terms,
     query_terms,
     token_terms,
     without_unannotated,
 )
 from nnunetv2_malenia.training.losses import combine, over_ranks
-from nnunetv2_malenia.training.targets import KINDS, AttributeSpace, build_targets, label_map
+from nnunetv2_malenia.training.matcher import assign
+from nnunetv2_malenia.training.patch_targets import MakeTargets, PatchTargets
+from nnunetv2_malenia.training.sampling import LesionFirst
+from nnunetv2_malenia.training.targets import KINDS, AttributeSpace
 
 MAX_SKIPPED = 10  # steps in a row
 
@@ -81,11 +87,9 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
             raise MaleniaError(f"{type(self).__name__} does not train the second stage of a cascade; use 3d_fullres")
         plans = {key: value for key, value in deepcopy(plans).items() if key != "malenia"}  # resolved anew, or loaded
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.rng = np.random.default_rng()  # as nnU-Net's patches: other queries in every fold, rank and continuation
         self.num_skipped = 0  # the latest steps, without a good one between them
         self.space: AttributeSpace | None = None
-        # the layout in which 3-D convolutions run backwards fastest on processors
-        self.memory_format = torch.channels_last_3d if self.device.type == "cpu" else torch.preserve_format
+        self.make_targets: MakeTargets | None = None
         for term in self.loss_weights:
             self.logger.local_logger.my_fantastic_logging.setdefault(f"train_{term}", [])
 
@@ -108,10 +112,21 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         malenia_plans = MaleniaPlans.model_validate(plans["malenia"])
         self.space = AttributeSpace.build(malenia_plans, table, labels)
         super().initialize()
-        self._malenia_net().to(memory_format=self.memory_format)
+        net = self._malenia_net()
+        self.make_targets = MakeTargets(
+            self.space,
+            patch_size=self.configuration_manager.patch_size,
+            level_size=net.finest_level,
+            num_queries=self.num_queries,
+            query_kinds=self.query_kinds,
+            regions_class_order=self.label_manager.regions_class_order if self.label_manager.has_regions else None,
+            has_ignore_label=self.label_manager.has_ignore_label,
+        )
+        if self._do_i_compile():
+            parts = self._unmatched_terms, self._matched_terms
+            self._unmatched_terms, self._matched_terms = (torch.compile(part, fullgraph=True) for part in parts)
         if bank is not None:
             vectors, means = torch.from_numpy(bank.vectors), torch.from_numpy(aspect_means(bank))
-            net = self._malenia_net()
             net.set_phrase_vectors(vectors, means)
             # they stay whatever is loaded: weights that training starts from may be of a model with other phrases
             net.register_load_state_dict_post_hook(lambda loaded, _: loaded.set_phrase_vectors(vectors, means))
@@ -192,35 +207,41 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
             self.print_to_log_file(f"Malenia: mirroring axes {mirror_axes}")
         return rotation, dummy_2d, initial_patch_size, mirror_axes
 
+    def get_dataloaders(self):
+        """nnU-Net's, in whose workers our targets are made last, whatever transforms training patches have."""
+        transforms_of = self.get_training_transforms
+        self.get_training_transforms = lambda *args, **kwargs: ComposeTransforms(
+            [transforms_of(*args, **kwargs), self.make_targets]
+        )
+        try:
+            return super().get_dataloaders()
+        finally:
+            del self.get_training_transforms
+
+    def get_tr_and_val_datasets(self) -> tuple[LesionFirst, LesionFirst]:
+        training, validation = super().get_tr_and_val_datasets()
+        self.make_targets.cases = training
+        return training, validation
+
     def train_step(self, batch: dict) -> dict:
-        """nnU-Net 2.8's step, with queries handed to the network and more loss terms."""
-        data, target = batch["data"], batch["target"]
-        finest = target[0] if isinstance(target, list) else target
-        targets = build_targets(
-            label_map(finest, self.label_manager.regions_class_order if self.label_manager.has_regions else None),
-            batch["keys"],
-            self.space,
-            num_queries=self.num_queries,
-            query_kinds=self.query_kinds,
-            ignore_label=-1 if self.label_manager.has_regions else self.label_manager.ignore_label,
-            rng=self.rng,
-            device=self.device,
-        )
-        data = data.to(self.device, non_blocking=True, memory_format=self.memory_format)
-        target = (
-            [level.to(self.device, non_blocking=True) for level in target]
-            if isinstance(target, list)
-            else target.to(self.device, non_blocking=True)
-        )
-        net = self._malenia_net()
+        """nnU-Net 2.8's step, with queries handed to the network and more loss terms.
+
+        The host waits for the device twice: for the costs of the assignment, and for the values of the loss.
+        """
+        *target, packed = batch["target"]
+        is_present = self.make_targets.unpack(packed).is_present.numpy()
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = [level.to(self.device, non_blocking=True) for level in target]
+        targets = self.make_targets.unpack(packed.to(self.device, non_blocking=True))
+        is_partial = not all(self.space.annotated_channels(case_id).all() for case_id in batch["keys"])
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device.type, enabled=True) if self.device.type == "cuda" else dummy_context():
-            output = self.network(data, net.trained_queries(targets.is_asked, targets.is_rival))
-            terms = {
-                "segmentation": self._segmentation_loss(output.class_logits, target, targets.annotated_channels),
-                **token_terms(output, targets, net.trained_aspect, net.config.temperature, self.contrast),
-                **query_terms(output, targets, net.lesion_channels),
-            }
+            queries = self._malenia_net().trained_queries(targets.is_asked, targets.is_rival)
+            output = self.network(data, queries)
+            terms = {"segmentation": self._segmentation_loss(output.class_logits, target, targets, is_partial)}
+            unmatched, pairs = self._unmatched_terms(output, targets, is_partial)
+            is_matched = assign(pairs.costs, is_present)
+            terms |= unmatched | self._matched_terms(output, targets, pairs, is_matched)
             loss = combine(terms, self.loss_weights)
         names, values = ["loss", *terms], over_ranks(torch.stack([loss, *terms.values()]).detach()) / self._num_ranks()
         # a loss that is not finite on one rank makes every gradient NaN on all of them, and all skip the step
@@ -234,11 +255,28 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
         else:
             loss.backward()
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-            if norm.isfinite():
-                self.optimizer.step()
-        *values, norm = torch.stack([*values, norm]).cpu().numpy()
+        *values, norm = torch.cat([values, norm[None]]).cpu().numpy()
+        if self.grad_scaler is None and np.isfinite(norm):
+            self.optimizer.step()
         self._count_skipped(values[0], norm, batch["keys"])
         return dict(zip(names, values, strict=True))
+
+    def _unmatched_terms(
+        self, output: MaleniaOutput, targets: PatchTargets, is_partial: bool
+    ) -> tuple[dict[str, Tensor], Pairs]:
+        """What can be computed before tokens are assigned to lesions, and what the assignment reads."""
+        wanted, known, lesions, ignored = targets.pooled()
+        channels = self._malenia_net().lesion_channels
+        terms = query_terms(output, targets, wanted, known, channels, is_partial=is_partial)
+        return terms, pair_terms(output, lesions, ignored)
+
+    def _matched_terms(
+        self, output: MaleniaOutput, targets: PatchTargets, pairs: Pairs, is_matched: Tensor
+    ) -> dict[str, Tensor]:
+        net = self._malenia_net()
+        return token_terms(
+            output, targets, pairs, is_matched, net.trained_aspect, net.config.temperature, self.contrast
+        )
 
     def _count_skipped(self, loss: float, norm: float, case_ids: Sequence[str]) -> None:
         """Stop after MAX_SKIPPED steps in a row that taught nothing.
@@ -260,14 +298,14 @@ class MaleniaTrainer(nnUNetTrainerAdamW):
             )
 
     def _segmentation_loss(
-        self, class_logits: list[Tensor], target: list[Tensor] | Tensor, annotated: Tensor | None
+        self, class_logits: list[Tensor], target: list[Tensor], targets: PatchTargets, is_partial: bool
     ) -> Tensor:
         """nnU-Net's own loss on the ordinary head; what a case does not annotate is unknown to it."""
-        output = class_logits if isinstance(target, list) else class_logits[0]
-        if annotated is not None:
-            output = self._of_annotated(marginalise, output, annotated)
-            target = self._of_annotated(without_unannotated, target, annotated)
-        return self.loss(output, target)
+        output = class_logits
+        if is_partial:
+            output = self._of_annotated(marginalise, output, targets.annotated_channels)
+            target = self._of_annotated(without_unannotated, target, targets.annotated_channels)
+        return self.loss(output, target) if self.enable_deep_supervision else self.loss(output[0], target[0])
 
     def _of_annotated(
         self, part: Callable[..., Tensor], levels: list[Tensor] | Tensor, annotated: Tensor

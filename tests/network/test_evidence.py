@@ -88,12 +88,14 @@ def test_inside_and_outside_are_told_apart_whatever_lies_around():
 def test_evidence_is_finite_in_an_even_image_and_where_everything_is_lesion():
     x, sure = torch.full((1, 1, 4, 4, 4), 5.0), torch.full((1, 4, 4, 4), 200.0)
     for any_lesion in (sure, -sure):
-        assert intensity_evidence(EXTREMES, x, any_lesion, torch.Size((2, 2, 2))).isfinite().all()
+        evidence = intensity_evidence(EXTREMES, x, any_lesion, torch.Size((2, 2, 2)))
+        assert all(each.isfinite().all() for each in evidence)
 
 
 def test_no_gradient_goes_back_into_the_evidence_for_a_lesion():
     any_lesion = randn(1, 4, 4, 4).requires_grad_()
-    assert not intensity_evidence(EXTREMES, randn(1, 1, 4, 4, 4), any_lesion, torch.Size((2, 2, 2))).requires_grad
+    evidence = intensity_evidence(EXTREMES, randn(1, 1, 4, 4, 4), any_lesion, torch.Size((2, 2, 2)))
+    assert not any(each.requires_grad for each in evidence)
 
 
 def test_the_distribution_is_the_share_of_voxels_above_each_level():
@@ -109,7 +111,7 @@ def test_each_aspect_has_its_own_source():
 
     def read(changed=None):
         features, near, far = (source + (i == changed) for i, source in enumerate(sources))
-        return heads(features, torch.cat([near, far], dim=-1))
+        return heads(features, near, far)
 
     before = read()
     assert before.shape == (1, 3, NUM_ASPECTS, 5)

@@ -11,7 +11,7 @@ from torch import nn
 from nnunetv2_malenia.network.aspect_heads import MatchGate, PhraseProjection, phrase_similarity
 from nnunetv2_malenia.network.config import NUM_ASPECTS, MaleniaConfig
 from nnunetv2_malenia.network.fusion import CrossModalFusion
-from nnunetv2_malenia.network.mask_decoder import MaskDecoder, MaskDecoderBlock, sine_position
+from nnunetv2_malenia.network.mask_decoder import Attention, MaskDecoder, MaskDecoderBlock, sine_position
 
 close = torch.testing.assert_close
 DIM = CONFIG.token_dim
@@ -77,7 +77,7 @@ def test_the_same_place_has_the_same_position_at_every_resolution():
 
 def test_tokens_answer_at_every_level():
     decoder, features = decoder_and_levels()
-    tokens, scales = decoder(features, any_lesion(features), None)
+    tokens, scales = decoder(features, any_lesion(features), ())
     assert tokens.shape == (2, CONFIG.num_tokens, DIM)
     assert [tuple(scale.mask_logits.shape) for scale in scales] == [(2, CONFIG.num_tokens, *s) for _, s in LEVELS]
     for scale in scales:
@@ -88,10 +88,10 @@ def test_permuting_the_learned_tokens_permutes_what_they_say():
     decoder, features = decoder_and_levels()
     order = [3, 1, 0, 2]
     with torch.no_grad():
-        tokens, before = decoder(features, any_lesion(features), None)
+        tokens, before = decoder(features, any_lesion(features), ())
         decoder.tokens.copy_(decoder.tokens[order].clone())
         decoder.identity.copy_(decoder.identity[order].clone())
-        moved, after = decoder(features, any_lesion(features), None)
+        moved, after = decoder(features, any_lesion(features), ())
     close(moved, tokens[:, order], rtol=1e-4, atol=1e-4)
     for one, other in zip(after, before, strict=True):
         for ours, theirs in zip(one, other, strict=True):
@@ -101,7 +101,7 @@ def test_permuting_the_learned_tokens_permutes_what_they_say():
 def test_every_level_reaches_the_last_masks():
     decoder, features = decoder_and_levels(1)
     features = [feature.requires_grad_() for feature in features]
-    tokens, _ = decoder(features, any_lesion(features), None)
+    tokens, _ = decoder(features, any_lesion(features), ())
     tokens.square().sum().backward()
     assert all(feature.grad.abs().sum() > 0 for feature in features)
 
@@ -310,3 +310,20 @@ def test_the_order_of_tokens_does_not_matter_to_a_query():
 def test_samples_of_a_batch_do_not_see_each_other():
     fusion, query, tokens, log_gate = fusion_and_query(2)
     close(fusion(query[1:], tokens[1:], log_gate[1:]), fusion(query, tokens, log_gate)[1:], rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------- attention
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_keys", [1, 2, 7])
+def test_attention_is_that_of_torch(num_keys):
+    ours, theirs = shaken(Attention(DIM, 2)), torch.nn.MultiheadAttention(DIM, 2, batch_first=True)
+    theirs.load_state_dict(ours.state_dict())
+    query, key, value = randn(3, 5, DIM), randn(3, num_keys, DIM, seed=1), randn(3, num_keys, DIM, seed=2)
+    bias = randn(3, 5, num_keys, seed=3)
+    for inputs in ((query, key, value), (query, key, key), (query, query, query)):
+        close(ours(*inputs), theirs(*inputs, need_weights=False)[0], rtol=1e-4, atol=1e-5)
+    of_heads = bias.repeat_interleave(2, dim=0)
+    expected, _ = theirs(query, key, value, attn_mask=of_heads, need_weights=False)
+    close(ours(query, key, value, bias), expected, rtol=1e-4, atol=1e-5)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from patch_views import pool_any as pool
+from references.matcher_loops import match_costs_loop
 from scipy.optimize import linear_sum_assignment
 
-from nnunetv2_malenia.training.criterion import pool
-from nnunetv2_malenia.training.losses import lesion_loss, masked_bce, match_loss, rowwise_dice_loss
-from nnunetv2_malenia.training.matcher import match_costs
+from nnunetv2_malenia.training.losses import lesion_loss, masked_bce, match_loss, pooled_dice_loss
 from nnunetv2_malenia.training.targets import UNKNOWN, YES
 
 
 def token_terms_loop(output, targets, phrase_aspect, temperature, contrast_loss):
+    """targets: as `patch_views.by_sample`."""
     token_mask, lesion, contrast = [], [], []
     batch = range(len(targets.lesion_masks))
     for scale, similarity in zip(output.scales, output.similarity, strict=True):
@@ -20,8 +22,8 @@ def token_terms_loop(output, targets, phrase_aspect, temperature, contrast_loss)
         for b in batch:
             shape, logits = scale.mask_logits.shape[2:], scale.mask_logits[b].flatten(1)
             masks, known = pool(targets.lesion_masks[b], shape), ~pool(~targets.known[b][None], shape)[0]
-            cost = match_costs(logits, masks, known, scale.lesion_logits[b])
-            for token, target in zip(*linear_sum_assignment(cost.numpy()), strict=True):
+            cost = match_costs_loop(*(each.tolist() for each in (logits, masks, known, scale.lesion_logits[b])))
+            for token, target in zip(*linear_sum_assignment(np.reshape(cost, (len(logits), -1))), strict=True):
                 chosen.append(logits[token])
                 wanted.append(masks[target])
                 where.append(known)
@@ -32,7 +34,8 @@ def token_terms_loop(output, targets, phrase_aspect, temperature, contrast_loss)
                 gates.append(output.log_gate[b, :, token])
                 fits.append(targets.query_fits[b][:, target])
         chosen, wanted, where, has, lacks = map(torch.stack, (chosen, wanted, where, has, lacks))
-        token_mask.append(rowwise_dice_loss(chosen, wanted, where) + masked_bce(chosen, wanted, where))
+        rows = [pooled_dice_loss(*(each[None] for each in row)) for row in zip(chosen, wanted, where, strict=True)]
+        token_mask.append(torch.stack(rows).mean() + masked_bce(chosen, wanted, where))
         counts = is_matched | targets.annotated_types.all(1, keepdim=True)
         lesion.append(lesion_loss(scale.lesion_logits, is_matched, counts))
         contrast.append(contrast_loss(torch.stack(read), has, lacks, phrase_aspect, temperature))

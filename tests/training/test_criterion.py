@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patch_views import by_sample, made, pool_any
 from references.loss_loops import masked_bce_loop, mp_nce_loop, pooled_dice_loop
 from references.target_loops import marginal_cross_entropy_loop
 from references.token_loops import token_terms_loop
@@ -22,16 +23,17 @@ from nnunetv2_malenia.training.criterion import (
     annotated_lesion,
     aspect_contrast,
     marginalise,
-    pool,
+    pair_terms,
     query_terms,
     single_positive_contrast,
     token_terms,
 )
 from nnunetv2_malenia.training.losses import combine
-from nnunetv2_malenia.training.targets import YES, AttributeSpace, build_targets
+from nnunetv2_malenia.training.matcher import assign
+from nnunetv2_malenia.training.patch_targets import MakeTargets
+from nnunetv2_malenia.training.targets import YES, AttributeSpace
 from nnunetv2_malenia.training.trainer import MaleniaTrainer
 
-CPU = torch.device("cpu")
 IGNORE = 4
 CONFIG = tiny(MaleniaConfig())
 TRAINERS = [
@@ -72,18 +74,27 @@ def patch(kind):
     return labels
 
 
+def targets_of(labels, case_ids, own_space, level_size, seed=0):
+    maker = MakeTargets(own_space, patch_size=PATCH_SIZE, level_size=level_size, num_queries=6, has_ignore_label=True)
+    return made(maker, labels, case_ids, seed)
+
+
+def terms_of_tokens(output, targets, phrase_aspect, temperature):
+    _, _, lesions, ignored = targets.pooled()
+    pairs = pair_terms(output, lesions, ignored)
+    is_matched = assign(pairs.costs, targets.is_present.numpy())
+    return token_terms(output, targets, pairs, is_matched, phrase_aspect, temperature, aspect_contrast)
+
+
+def terms_of_queries(output, targets, lesion_channels):
+    wanted, known, *_ = targets.pooled()
+    is_partial = not targets.annotated_channels.all()
+    return query_terms(output, targets, wanted, known, lesion_channels, is_partial=is_partial)
+
+
 def loss_terms(net, labels, case_ids, *, seed=0, own_space=None):
     """Every term of a training step, with a plain cross-entropy in place of nnU-Net's own loss; and the targets."""
-    own_space = own_space or space()
-    targets = build_targets(
-        torch.from_numpy(labels),
-        case_ids,
-        own_space,
-        num_queries=6,
-        ignore_label=IGNORE,
-        rng=np.random.default_rng(seed),
-        device=CPU,
-    )
+    targets = targets_of(labels, case_ids, own_space or space(), net.finest_level, seed)
     output = net(image(len(labels)), net.trained_queries(targets.is_asked, targets.is_rival))
     target = torch.from_numpy(labels)[:, None].float()
     heads = [
@@ -92,8 +103,8 @@ def loss_terms(net, labels, case_ids, *, seed=0, own_space=None):
     ]
     terms = {
         "segmentation": torch.stack(heads).mean(),
-        **token_terms(output, targets, net.trained_aspect, net.config.temperature, aspect_contrast),
-        **query_terms(output, targets, net.lesion_channels),
+        **terms_of_tokens(output, targets, net.trained_aspect, net.config.temperature),
+        **terms_of_queries(output, targets, net.lesion_channels),
     }
     return terms, output, targets
 
@@ -224,7 +235,7 @@ def test_the_gradient_at_ignored_voxels_is_exactly_zero():
     labels[:, :8] = IGNORE
     evidence, mask, text, tokens, targets = output_gradients(labels[None], ["a"])
     ignored = torch.from_numpy(labels == IGNORE)
-    assert torch.equal(~targets.known[0], ignored)
+    assert torch.equal(targets.ignored[0], ignored)
     assert (evidence[0, ignored] == 0).all()
     assert (evidence[0, ~ignored] != 0).any()
     for gradient in (mask, text, *tokens):
@@ -249,9 +260,9 @@ def test_a_query_that_an_unannotated_type_may_fit_gets_no_gradient_where_it_may_
         evidence, mask, text, _, targets = output_gradients(
             np.stack([labels] * 2), ["partial", "full"], space(annotated=[1, 3]), seed=seed
         )
-        assert not targets.query_known[0].all()
-        assert targets.query_known[1, 0].all()
-        unknown = pool(~targets.query_known.flatten(0, 1), mask.shape[2:]).view(mask.shape)
+        unknown = ~by_sample(targets).query_known
+        assert unknown[0].any()
+        assert not unknown[1, 0].any()
         for gradient in (mask, text):
             assert (gradient[unknown] == 0).all()
             assert (gradient[1, 0] != 0).any()
@@ -334,31 +345,31 @@ def test_tokens_that_are_right_at_every_scale_lose_nothing(seed):
     """Which token finds which lesion differs from sample to sample and from scale to scale: pairs must not be mixed."""
     own_space, rng = space(), np.random.default_rng(seed)
     labels = np.stack([patch("two lesions"), patch("full patch")])
-    targets = build_targets(
-        torch.from_numpy(labels), ["a", "b"], own_space, num_queries=6, ignore_label=IGNORE, rng=rng, device=CPU
-    )
+    fine = torch.Size((8, 16, 12))
+    targets = targets_of(labels, ["a", "b"], own_space, fine, seed)
+    own = by_sample(targets)
     scales, similarity, num_tokens = [], [], 4
     log_gate = torch.full((2, 6, num_tokens), -0.7)
-    for shape in (torch.Size((4, 8, 6)), torch.Size((8, 16, 12))):
+    for shape in (torch.Size((4, 8, 6)), fine):
         masks = torch.full((2, num_tokens, *shape), -30.0)
         lesions, cosines = torch.full((2, num_tokens), -30.0), torch.zeros(2, num_tokens, len(PHRASE_ASPECT))
         for sample in range(2):
             order = rng.permutation(num_tokens)
-            for target, mask in enumerate(pool(targets.lesion_masks[sample], shape)):
+            for target, mask in enumerate(pool_any(own.lesion_masks[sample], shape)):
                 token = order[target]
                 masks[sample, token] = torch.where(mask, 30.0, -30.0).view(shape)
                 lesions[sample, token] = 30.0
-                cosines[sample, token] = torch.where(targets.has_phrase[sample][target], 1.0, -1.0)
-                log_gate[sample, :, token] = torch.where(targets.query_fits[sample][:, target] == YES, 0.0, -30.0)
+                cosines[sample, token] = torch.where(own.has_phrase[sample][target], 1.0, -1.0)
+                log_gate[sample, :, token] = torch.where(own.query_fits[sample][:, target] == YES, 0.0, -30.0)
         scales.append(ScaleOutput(masks, lesions, torch.zeros(2, num_tokens, NUM_ASPECTS, 6)))
         similarity.append(cosines)
     dense = torch.zeros(2, shape.numel(), len(PHRASE_ASPECT))
     for sample in range(2):
-        for target, mask in enumerate(pool(targets.lesion_masks[sample], shape)):
-            dense[sample, mask] = torch.where(targets.has_phrase[sample][target], 1.0, -1.0)
+        for target, mask in enumerate(pool_any(own.lesion_masks[sample], shape)):
+            dense[sample, mask] = torch.where(own.has_phrase[sample][target], 1.0, -1.0)
     nothing = torch.zeros(0)
     output = MaleniaOutput([], nothing, scales, similarity, log_gate, dense, nothing, nothing)
-    terms = token_terms(output, targets, torch.tensor(PHRASE_ASPECT), 0.1, aspect_contrast)
+    terms = terms_of_tokens(output, targets, torch.tensor(PHRASE_ASPECT), 0.1)
     for name, term in terms.items():
         assert term.item() == pytest.approx(0, abs=1e-4), name
 
@@ -371,8 +382,9 @@ def test_a_batch_has_the_token_terms_of_its_samples_one_by_one(seed, num_tokens)
     net = tiny_net(replace(CONFIG, num_tokens=num_tokens))
     with torch.no_grad():
         terms, output, targets = loss_terms(net, labels, ["a", "b", "partial", "c"], seed=seed, own_space=space([1, 3]))
-        expected = token_terms_loop(output, targets, net.trained_aspect, net.config.temperature, aspect_contrast)
-    assert [len(masks) for masks in targets.lesion_masks] == [1, 0, 1, 2]
+        own = by_sample(targets)
+        expected = token_terms_loop(output, own, net.trained_aspect, net.config.temperature, aspect_contrast)
+    assert [len(masks) for masks in own.lesion_masks] == [1, 0, 1, 2]
     for name, value in expected.items():
         torch.testing.assert_close(terms[name], value, rtol=1e-5, atol=1e-5)
 
@@ -381,10 +393,10 @@ def test_query_terms_are_dice_and_cross_entropy_pooled_over_the_queries_of_the_b
     _, output, targets = loss_terms(
         tiny_net(CONFIG), np.stack([patch("two lesions"), patch("empty")]), ["partial", "b"], own_space=space([1, 3])
     )
-    terms = query_terms(output, targets, LESION_CHANNELS)
+    terms = terms_of_queries(output, targets, LESION_CHANNELS)
     shape = output.scales[-1].mask_logits.shape[2:]
-    target = pool(targets.query_target.flatten(0, 1), shape)
-    known = ~pool(~targets.query_known.flatten(0, 1), shape)
+    own = by_sample(targets)
+    target, known = own.query_target.flatten(2).flatten(0, 1), own.query_known.flatten(2).flatten(0, 1)
     evidence = F.adaptive_max_pool3d(output.any_lesion.double(), shape).flatten(1)
     in_lesion = target.view(2, -1, target.shape[1])[:, :1].expand(output.text_fit.shape).flatten(0, 1)
     for name, fit in {
@@ -397,24 +409,14 @@ def test_query_terms_are_dice_and_cross_entropy_pooled_over_the_queries_of_the_b
         assert terms[name].item() == pytest.approx(expected, rel=1e-5)
     rows = [output.text_fit.flatten(0, 1).tolist(), target.tolist(), (known & in_lesion).tolist()]
     assert terms["text_match"].item() == pytest.approx(masked_bce_loop(*rows), rel=1e-5)
-    drawn = torch.stack([masks.any(0) for masks in targets.lesion_masks])
     share = output.class_logits[0].double()[:, 2:].softmax(1)[0, 1]  # only type 3 is drawn in the first case
     probability = torch.stack(
         [output.any_lesion[0].double().sigmoid() * share, output.any_lesion[1].double().sigmoid()]
     )
-    rows = [(probability / (1 - probability)).log(), drawn, targets.known]
+    rows = [(probability / (1 - probability)).log(), targets.any_lesion, ~targets.ignored]
     rows = [each.flatten(1).tolist() for each in rows]
     expected = pooled_dice_loop(*rows) + masked_bce_loop(*rows)
     assert terms["any_lesion"].item() == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_coarse_voxel_is_in_a_mask_if_any_of_its_voxels_is():
-    masks = torch.rand(3, *PATCH_SIZE, generator=torch.Generator().manual_seed(0)) < 0.02
-    pooled = pool(masks, torch.Size((4, 8, 6)))
-    for m, z, y, x in np.ndindex(3, 4, 8, 6):
-        block = masks[m, 2 * z : 2 * z + 2, 2 * y : 2 * y + 2, 4 * x : 4 * x + 4]
-        assert pooled[m, (z * 8 + y) * 6 + x] == block.any()
-    assert pool(masks[:0], torch.Size((4, 8, 6))).shape == (0, 4 * 8 * 6)
 
 
 @given(seeds)

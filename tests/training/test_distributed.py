@@ -1,6 +1,7 @@
 """Training on several processes teaches what training on one does."""
 
 import multiprocessing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import torch
 from tiny_net import image, tiny_net
 from tiny_training import TinyTrainer, Workspace, batch_of
 from torch import distributed as dist
+from torch._dynamo.utils import counters
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_malenia.network.config import MaleniaConfig
-from nnunetv2_malenia.training.targets import build_targets, label_map
 
 TWO_LESIONS, NO_LESION = np.zeros((2, 8, 8, 8), np.int16)
 TWO_LESIONS[1:7] = 1
@@ -38,7 +39,7 @@ def ready(folder: Path, monkeypatch) -> TinyTrainer:
     work = Workspace(folder, monkeypatch)
     work.write_table(partial={"annotated": ["kidney", "kidney cyst"]})
     trainer = work.ready()
-    trainer.is_ddp, trainer.rng = True, np.random.default_rng(0)
+    trainer.is_ddp = True
     trainer.loss, trainer.is_ddp = trainer._build_loss(), False
     return trainer
 
@@ -49,11 +50,7 @@ def train_as(rank: int, folder: Path) -> dict[tuple, TinyTrainer]:
     for i, (case_ids, spoiled) in enumerate(SCENARIOS):
         with pytest.MonkeyPatch.context() as monkeypatch:
             trainer = ready(folder / f"{rank}{i}", monkeypatch)
-        batch = batch_of(trainer, *case_ids, labels=(TWO_LESIONS, NO_LESION))
-        if rank == 1:  # the queries of the first sample were drawn before
-            first = label_map(batch["target"][0][:1], None)
-            build_targets(first, case_ids[:1], trainer.space, num_queries=trainer.num_queries, ignore_label=None,
-                          rng=trainer.rng, device=trainer.device)  # fmt: skip
+        batch = batch_of(trainer, *case_ids, labels=(TWO_LESIONS, NO_LESION), seed=0)
         if spoiled and rank == 1:
             batch["data"][1, 0, 0, 0, 0] = torch.nan
         part = {"data": batch["data"][own], "keys": batch["keys"][own]}
@@ -83,7 +80,7 @@ def together(tmp_path_factory):
 @pytest.mark.parametrize("case_ids", [("full", "full"), ("full", "partial")], ids="-".join)
 def test_two_ranks_of_which_one_has_no_lesion_learn_as_one_process(together, tmp_path, monkeypatch, case_ids):
     alone, pair = ready(tmp_path, monkeypatch), together[case_ids, False]
-    terms = alone.train_step(batch_of(alone, *case_ids, labels=(TWO_LESIONS, NO_LESION)))
+    terms = alone.train_step(batch_of(alone, *case_ids, labels=(TWO_LESIONS, NO_LESION), seed=0))
     assert pair.terms == pytest.approx(terms, rel=1e-4)
     gradients = {name: weight.grad for name, weight in pair.network.module.named_parameters()}
     for name, weight in alone.network.named_parameters():
@@ -115,6 +112,27 @@ def test_ddp_splits_the_compiled_network_anywhere():
         torch.testing.assert_close(split, plain, rtol=1e-3, atol=1e-4)
     sum(part.float().mean() for part in flat(outputs[1])).backward()
     assert [name for name, weight in net.named_parameters() if weight.grad is None] == []
+
+
+def test_network_and_losses_compile_without_a_break_and_teach_the_same(tmp_path, monkeypatch, request):
+    """As they are on CUDA unless nnUNet_compile says otherwise; the assignment alone is left to the host."""
+    plain = ready(tmp_path / "plain", monkeypatch)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(TinyTrainer, "_do_i_compile", lambda _: True)
+    torch.compiler.reset()
+    compiled = ready(tmp_path / "compiled", monkeypatch)
+    request.getfixturevalue("group")  # where there is one, nnU-Net's trainer looks for a GPU when it is made
+    compiled.is_ddp, compiled.network = True, DistributedDataParallel(compiled.network)
+    counters.clear()
+    terms = []
+    for trainer in (plain, compiled):
+        batch = batch_of(trainer, "full", "partial", labels=(TWO_LESIONS, NO_LESION), seed=0)
+        terms.append(trainer.train_step(batch))
+    assert terms[1] == pytest.approx(terms[0], rel=1e-4)
+    assert not counters["graph_break"]
+    gradients = {name: weight.grad for name, weight in compiled._malenia_net().named_parameters()}
+    for name, weight in plain.network.named_parameters():
+        torch.testing.assert_close(gradients[name], weight.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def flat(output) -> list[torch.Tensor]:

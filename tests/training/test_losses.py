@@ -17,20 +17,45 @@ from references.loss_loops import (
 from nnunetv2_malenia.training.losses import (
     combine,
     lesion_loss,
+    mask_loss,
     masked_bce,
     match_loss,
     mp_nce,
+    pair_loss,
     pooled_dice_loss,
-    rowwise_dice_loss,
 )
+from nnunetv2_malenia.training.matcher import dice_loss, pair_sums
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 on_each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=gpu)])
+
+
+def mask_pair_loss(logits, targets, known=None):
+    """Every row a sample whose only token is matched with its only target."""
+    bce, overlap, total = pair_sums(logits[:, None], targets[:, None], known)
+    num_voxels = torch.full((len(logits),), logits.shape[1]) if known is None else known.sum(1)
+    matched = torch.ones_like(bce, dtype=torch.bool)
+    return pair_loss(bce, dice_loss(overlap, total), matched, num_voxels.to(bce.device)[:, None, None])
+
+
+def mask_pair_loop(logits, targets, known):
+    return rowwise_dice_loop(logits, targets, known) + masked_bce_loop(logits, targets, known)
+
+
+def mask_loss_loop(logits, targets, known):
+    return pooled_dice_loop(logits, targets, known) + masked_bce_loop(logits, targets, known)
+
+
 on_each_mask_loss = pytest.mark.parametrize(
     ("loss", "loop"),
-    [(pooled_dice_loss, pooled_dice_loop), (rowwise_dice_loss, rowwise_dice_loop), (masked_bce, masked_bce_loop)],
+    [
+        (pooled_dice_loss, pooled_dice_loop),
+        (masked_bce, masked_bce_loop),
+        (mask_loss, mask_loss_loop),
+        (mask_pair_loss, mask_pair_loop),
+    ],
 )
-mask_losses = (pooled_dice_loss, rowwise_dice_loss, masked_bce)
+mask_losses = (pooled_dice_loss, masked_bce, mask_loss, mask_pair_loss)
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=30, deadline=None)
 to_five_digits = partial(pytest.approx, rel=1e-5, abs=1e-5)
@@ -166,9 +191,6 @@ def test_mp_nce_refuses_what_it_cannot_mean():
     for temperature in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match=r"temperature .* must be positive"):
             mp_nce(similarity, is_positive, is_negative, temperature=temperature)
-    is_positive[3, 7] = is_negative[3, 7] = True
-    with pytest.raises(ValueError, match="phrase 7 is both positive and negative in row 3"):
-        mp_nce(similarity, is_positive, is_negative, temperature=0.1)
 
 
 # ---------------------------------------------------------------- masks
@@ -193,19 +215,22 @@ def test_mask_losses_worked_by_hand():
     row_0 = 1 - (2 * 3 / 4 + 1) / (3 / 4 + 1 / 2 + 1 + 1)
     row_1 = 1 - (0 + 1) / (1 / 2 + 1 / 2 + 0 + 1)
     pooled = 1 - (2 * 3 / 4 + 1) / (3 / 4 + 3 * 1 / 2 + 1 + 1)
-    assert rowwise_dice_loss(logits, targets).item() == pytest.approx((row_0 + row_1) / 2, rel=1e-6)
+    bce = (math.log(4 / 3) + 3 * math.log(2)) / 4
     assert pooled_dice_loss(logits, targets).item() == pytest.approx(pooled, rel=1e-6)
-    assert masked_bce(logits, targets).item() == pytest.approx((math.log(4 / 3) + 3 * math.log(2)) / 4, rel=1e-6)
+    assert masked_bce(logits, targets).item() == pytest.approx(bce, rel=1e-6)
+    assert mask_loss(logits, targets).item() == pytest.approx(pooled + bce, rel=1e-6)
+    assert mask_pair_loss(logits, targets).item() == pytest.approx((row_0 + row_1) / 2 + bce, rel=1e-6)
 
 
 def test_with_only_one_voxel_known_only_that_voxel_counts():
     """The one known voxel has probability 3/4 and is wanted."""
     logits = torch.tensor([[math.log(3), 7.0, -7.0]])
     targets, known = torch.tensor([[True, False, True]]), torch.tensor([[True, False, False]])
-    dice_loss = 1 - (2 * 3 / 4 + 1) / (3 / 4 + 1 + 1)
-    assert rowwise_dice_loss(logits, targets, known).item() == pytest.approx(dice_loss, rel=1e-6)
-    assert pooled_dice_loss(logits, targets, known).item() == pytest.approx(dice_loss, rel=1e-6)
-    assert masked_bce(logits, targets, known).item() == pytest.approx(math.log(4 / 3), rel=1e-6)
+    dice, bce = 1 - (2 * 3 / 4 + 1) / (3 / 4 + 1 + 1), math.log(4 / 3)
+    assert pooled_dice_loss(logits, targets, known).item() == pytest.approx(dice, rel=1e-6)
+    assert masked_bce(logits, targets, known).item() == pytest.approx(bce, rel=1e-6)
+    for loss in (mask_loss, mask_pair_loss):
+        assert loss(logits, targets, known).item() == pytest.approx(dice + bce, rel=1e-6)
 
 
 def test_an_absent_query_that_is_wrong_costs_less_beside_a_present_one_that_is_right():
@@ -215,7 +240,7 @@ def test_an_absent_query_that_is_wrong_costs_less_beside_a_present_one_that_is_r
     targets = torch.tensor([True, False])[:, None].expand(2, 100)
     assert pooled_dice_loss(logits[1:], targets[1:]).item() == pytest.approx(8 / 9)
     assert pooled_dice_loss(logits, targets).item() == pytest.approx(8 / 209)
-    assert rowwise_dice_loss(logits, targets).item() == pytest.approx((0 + 8 / 9) / 2)
+    assert dice_loss(*pair_sums(logits, targets, None)[1:]).diagonal().tolist() == pytest.approx([0, 8 / 9])
 
 
 @on_each_mask_loss
@@ -310,7 +335,7 @@ def test_the_other_losses_compute_in_float32_under_autocast(device, dtype):
 def test_dice_of_two_masks_is_symmetric_and_between_0_and_1(seed, size):
     rng = torch.Generator().manual_seed(seed)
     a, b = torch.rand(2, 3, size, generator=rng) < 0.5
-    for loss in (pooled_dice_loss, rowwise_dice_loss):
+    for loss in (pooled_dice_loss, lambda x, y: dice_loss(*pair_sums(x, y, None)[1:]).diagonal().mean()):
         there, back = (loss(torch.where(x, 50.0, -50.0), y).item() for x, y in ((a, b), (b, a)))
         assert there == pytest.approx(back, abs=1e-6)
         assert 0 <= there <= 1
@@ -327,13 +352,23 @@ def test_mask_losses_are_the_same_in_any_order_of_rows_and_voxels(seed):
         torch.testing.assert_close(loss(*shuffled), loss(*inputs))
 
 
-@pytest.mark.parametrize("loss", mask_losses)
+@pytest.mark.parametrize("loss", [pooled_dice_loss, masked_bce, mask_loss])
 def test_mask_losses_refuse_shapes_that_would_broadcast(loss):
     logits, targets, known = mask_sample(0)
     with pytest.raises(ValueError, match=r"logits \(4, 23\), targets \(1, 23\)"):
         loss(logits, targets[:1])
     with pytest.raises(ValueError, match=r"known \(1, 23\)"):
         loss(logits, targets, known[:1])
+
+
+def test_losses_of_scales_and_branches_at_once_are_those_of_each_alone():
+    samples = [mask_sample(seed) for seed in range(3)]
+    together = [torch.stack(each) for each in zip(*samples, strict=True)]
+    for loss in (pooled_dice_loss, masked_bce, mask_loss, lesion_loss):
+        torch.testing.assert_close(loss(*together), torch.stack([loss(*alone) for alone in samples]))
+    samples = [phrase_sample(seed) for seed in range(3)]
+    together = mp_nce(*(torch.stack(each) for each in zip(*samples, strict=True)), temperature=0.1)
+    torch.testing.assert_close(together, torch.stack([mp_nce(*alone, temperature=0.1) for alone in samples]))
 
 
 # ---------------------------------------------------------------- lesion score and match

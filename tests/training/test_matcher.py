@@ -8,7 +8,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.rnn import pad_sequence
 from torch.overrides import TorchFunctionMode
 
-from nnunetv2_malenia.training.matcher import assign, match_costs
+from nnunetv2_malenia.training import matcher
+from nnunetv2_malenia.training.matcher import assign, dice_loss, pair_sums
 
 gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 on_each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=gpu)])
@@ -25,9 +26,17 @@ def sample(seed, num_tokens=5, num_targets=3, num_voxels=21):
     return mask_logits, targets, known, 2 * torch.randn(num_tokens, generator=rng)
 
 
+def match_costs(mask_logits, targets, known, lesion_logits):
+    """Of one sample, or of a batch."""
+    bce, overlap, total = pair_sums(mask_logits, targets, known)
+    num_voxels = mask_logits.shape[-1] if known is None else known.sum(-1).clamp(min=1)[..., None, None]
+    return matcher.match_costs(bce, dice_loss(overlap, total), num_voxels, lesion_logits)
+
+
 def pairs_of(cost):
-    [(token_index, target_index)] = assign([cost])
-    return set(zip(token_index.tolist(), target_index.tolist(), strict=True))
+    """{(token, target)} of one matrix (N, M)."""
+    is_matched = assign(cost[None, None], np.ones((1, cost.shape[1]), dtype=bool))
+    return {tuple(pair) for pair in is_matched[0, 0].nonzero().tolist()}
 
 
 # ---------------------------------------------------------------- costs
@@ -151,45 +160,42 @@ def test_costs_never_need_a_value_on_the_host():
 
 @pytest.mark.parametrize(("num_tokens", "num_targets"), [(5, 3), (3, 5), (4, 4), (1, 2), (16, 2)])
 def test_the_assignment_costs_as_little_as_any_pairing(num_tokens, num_targets):
-    rng = torch.Generator().manual_seed(num_tokens)
-    costs = [torch.randn(num_tokens, num_targets, generator=rng) for _ in range(20)]
-    for cost, (token_index, target_index) in zip(costs, assign(costs), strict=True):
-        assert len(token_index) == len(target_index) == min(num_tokens, num_targets)
-        assert len(set(token_index.tolist())) == len(set(target_index.tolist())) == len(token_index)
-        assert cost[token_index, target_index].sum().item() == pytest.approx(
+    costs = torch.randn(4, 5, num_tokens, num_targets, generator=torch.Generator().manual_seed(num_tokens))
+    is_matched = assign(costs, np.ones((5, num_targets), dtype=bool))
+    assert (is_matched.sum(2) <= 1).all()
+    assert (is_matched.sum(3) <= 1).all()
+    assert (is_matched.sum((2, 3)) == min(num_tokens, num_targets)).all()
+    for cost, pairs in zip(costs.flatten(0, 1), is_matched.flatten(0, 1), strict=True):
+        assert cost[pairs].sum().item() == pytest.approx(
             least_total_cost(cost.tolist(), num_tokens, num_targets), abs=1e-5
         )
 
 
 def test_an_assignment_worked_by_hand():
     """Token 0 is best for both targets, 1 + 4 < 2 + 9: it goes to the target that would lose more without it."""
-    [(token_index, target_index)] = assign([torch.tensor([[2.0, 1.0], [4.0, 9.0]])])
-    assert token_index.tolist() == [0, 1]
-    assert target_index.tolist() == [1, 0]
+    assert pairs_of(torch.tensor([[2.0, 1.0], [4.0, 9.0]])) == {(0, 1), (1, 0)}
 
 
-def test_each_matrix_gets_its_own_pairs_whatever_its_shape():
-    costs = [torch.randn(4, 2), torch.randn(4, 0), torch.randn(2, 3), torch.randn(0, 3), torch.randn(1, 1)]
-    together = assign(costs)
-    assert [len(token_index) for token_index, _ in together] == [2, 0, 2, 0, 1]
-    for cost, pair in zip(costs, together, strict=True):
-        for index, alone in zip(pair, assign([cost])[0], strict=True):
-            assert index.dtype == torch.int64
-            assert torch.equal(index, alone)
+def test_only_targets_that_a_sample_has_are_paired_each_with_the_token_that_it_would_get_alone():
+    costs = torch.randn(3, 4, 4, 5, generator=torch.Generator().manual_seed(0))
+    is_present = np.array([[1, 0, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 1, 0]], dtype=bool)
+    is_matched = assign(costs, is_present)
+    assert not is_matched[:, ~torch.from_numpy(is_present).any(1)].any()
+    for scale, sample in np.ndindex(3, 4):
+        here = np.flatnonzero(is_present[sample])
+        alone = {(token, here[target]) for token, target in pairs_of(costs[scale, sample][:, here])}
+        assert {tuple(pair) for pair in is_matched[scale, sample].nonzero().tolist()} == alone
 
 
-def test_no_target_anywhere_gives_empty_pairs():
+def test_no_target_anywhere_gives_no_pairs():
     cost = match_costs(torch.randn(4, 9), torch.zeros(0, 9, dtype=torch.bool), None, torch.randn(4))
     assert cost.shape == (4, 0)
-    for token_index, target_index in assign([cost, cost]):
-        assert token_index.shape == target_index.shape == (0,)
-        assert token_index.dtype == target_index.dtype == torch.int64
-    assert assign([]) == []
+    assert pairs_of(cost) == set()
 
 
 def test_a_nan_cost_is_refused():
     with pytest.raises(ValueError, match="invalid numeric entries"):
-        assign([torch.tensor([[torch.nan, 1.0]])])
+        pairs_of(torch.tensor([[torch.nan, 1.0]]))
 
 
 def test_all_scales_and_samples_cross_to_the_host_together():
@@ -200,10 +206,14 @@ def test_all_scales_and_samples_cross_to_the_host_together():
             self.count += getattr(function, "__name__", "") in {"cpu", "item", "tolist", "__bool__", "__float__"}
             return function(*args, **(kwargs or {}))
 
-    costs = [torch.randn(4, num_targets) for num_targets in (2, 0, 3, 1, 2, 5)]
     with Crossings() as crossings:
-        assign(costs)
+        assign(torch.randn(3, 6, 4, 5), np.ones((6, 5), dtype=bool))
     assert crossings.count == 1
+
+
+def assign_all(inputs):
+    costs = torch.stack([match_costs(*tensors) for tensors in inputs])
+    return assign(costs[None], np.ones((len(costs), costs.shape[2]), dtype=bool))
 
 
 @pytest.mark.gpu
@@ -215,11 +225,11 @@ def test_on_a_gpu_a_step_waits_once():
     torch.cuda.set_sync_debug_mode("warn")
     try:
         with pytest.warns(UserWarning, match="synchronizing") as waits:
-            pairs = assign([match_costs(*tensors) for tensors in inputs])
+            is_matched = assign_all(inputs)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len([wait for wait in waits if "synchronizing" in str(wait.message)]) == 1
-    assert all(index.is_cuda for pair in pairs for index in pair)
+    assert is_matched.is_cuda
 
 
 # ---------------------------------------------------------------- properties

@@ -53,6 +53,7 @@ def test_the_data_set_itself_is_not_changed_and_crosses_to_other_processes():
     data, seg, seg_prev, properties = wrapped.load_case("case")
     assert (data, seg, seg_prev, properties["spacing"]) == ("data", "seg", None, [1, 1, 1])
     assert set(dataset.properties["class_locations"]) == {1, 2}
+    assert wrapped.current == "case"
 
 
 @pytest.mark.parametrize("axes", [None, (0, 1)])

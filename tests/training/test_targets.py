@@ -1,62 +1,27 @@
 import numpy as np
 import pytest
 import torch
+from attribute_spaces import LABELS, TABLE, asking, patch_with, space_of, targets_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from references.target_loops import answers_loop, fit_loop
 
-from nnunetv2_malenia.attributes.plans import MaleniaPlans
-from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable
 from nnunetv2_malenia.training.targets import (
     KINDS,
     NO,
     UNKNOWN,
     YES,
     AttributeSpace,
-    build_targets,
     compose_queries,
     fit,
-    label_map,
     query_answers,
 )
 
 NAMES = {NO: "no", YES: "yes", UNKNOWN: "unknown"}
-CPU = torch.device("cpu")
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=40, deadline=None)
 
-TABLE = {
-    "kidney tumor": {"location": ["left kidney", "right kidney"], "density": "hyperdense", "surface": "ill-defined"},
-    "kidney cyst": {"location": "kidney", "density": "fluid density", "surface": "well-defined"},
-    "liver tumor": {"location": "liver", "density": "hypodense", "surface": "ill-defined"},
-    "lung tumor": {"location": "lung", "density": "soft-tissue density", "shape": "irregular"},
-}
-LABELS = {"kidney": (1,), "kidney tumor": (2,), "kidney cyst": (3,), "liver tumor": (4,), "lung tumor": (5,)}
 REGIONS = {"kidney": (1, 2, 3), "kidney tumor": (2,), "kidney cyst": (3,)}
-
-
-def space_of(lesions=TABLE, cases=None, labels=LABELS, has_regions=False):
-    """The space of a data set with these lesions, and a function from phrases to their row of bools."""
-    table = AttributeTable.model_validate({"lesions": lesions, "cases": cases or {}})
-    plans = MaleniaPlans(
-        network={},
-        encoder="none",
-        text_dim=4,
-        phrases=tuple(table.phrases()),
-        is_trained=(True,) * len(table.phrases()),
-        lesions={name: table.attributes_of(name) for name in table.lesions},
-        lesion_channels={},
-        has_regions=has_regions,
-    )
-    return AttributeSpace.build(plans, table, labels), plans.phrases
-
-
-def asking(phrases, **aspects):
-    """Phrases by aspect -> (V,) bool."""
-    row = np.zeros(len(phrases), dtype=bool)
-    row[[phrases.index(pair) for pair in AspectValues(**aspects).phrases()]] = True
-    return row
 
 
 def random_space(rng, num_types=4, num_phrases=9, num_labels=7):
@@ -72,26 +37,6 @@ def random_space(rng, num_types=4, num_phrases=9, num_labels=7):
 
 def as_sets(rows):
     return [set(np.flatnonzero(row).tolist()) for row in rows]
-
-
-def targets_of(labels, case_ids, space, *, seed=0, num_queries=8, ignore_label=None):
-    return build_targets(
-        torch.as_tensor(labels),
-        case_ids,
-        space,
-        num_queries=num_queries,
-        ignore_label=ignore_label,
-        rng=np.random.default_rng(seed),
-        device=CPU,
-    )
-
-
-def patch_with(*labels, shape=(4, 6, 8)):
-    """(Z, Y, X) int16: a row of 4 voxels of each label, background elsewhere."""
-    patch = np.zeros(shape, dtype=np.int16)
-    for i, label in enumerate(labels):
-        patch[0, i, :4] = label
-    return patch
 
 
 # ---------------------------------------------------------------- does a lesion fit a query
@@ -335,11 +280,11 @@ def test_a_batch_asks_and_answers_per_voxel_what_query_answers_says():
                 assert targets.query_known[sample, query][voxel].item() == (said != UNKNOWN)
 
 
-@pytest.mark.parametrize("ignore_label", [6, -1])
-def test_the_ignore_label_is_unknown_to_everyone(ignore_label):
+def test_the_ignore_label_is_unknown_to_everyone():
     space, _ = space_of()
+    ignore_label = 1 + max(value for values in LABELS.values() for value in values)  # as nnU-Net demands
     patch = patch_with(2, ignore_label, 3)
-    targets = targets_of(patch[None], ["c"], space, ignore_label=ignore_label)
+    targets = targets_of(patch[None], ["c"], space, has_ignore_label=True)
     ignored = torch.from_numpy(patch == ignore_label)
     assert torch.equal(~targets.known[0], ignored)
     assert not targets.query_known[0][:, ignored].any()
@@ -492,37 +437,6 @@ def test_a_query_about_an_absent_type_states_one_value_per_aspect():
         queries, _, by_kind = composed(space, [False, False, False, False], seed)
         for i in (i for kind in ("full", "absent", "subset") for i in by_kind[kind]):
             assert (np.bincount(space.phrase_aspect[queries[i]], minlength=8) <= 1).all()
-
-
-# ---------------------------------------------------------------- label maps
-
-
-def test_a_softmax_target_is_its_own_label_map():
-    target = torch.from_numpy(np.stack([patch_with(1, 2), patch_with(5)]))[:, None]
-    labels = label_map(target, None)
-    assert labels.dtype == torch.int64
-    assert torch.equal(labels, target[:, 0].long())
-
-
-@pytest.mark.parametrize("has_ignore", [False, True])
-def test_regions_are_painted_back_to_the_labels_that_they_came_from(has_ignore):
-    """In nnU-Net's own channel order, for regions that lie inside each other; ignored voxels become -1."""
-    declared = {"background": 0, "kidney": [1, 2, 3], "masses": [2, 3], "tumor": 2, "liver": 4}
-    manager = LabelManager(declared | ({"ignore": 5} if has_ignore else {}), [1, 3, 2, 4])
-    labels = torch.from_numpy(np.stack([patch_with(1, 2, 3, 4, 5 if has_ignore else 0), patch_with(3)])).long()
-    channels = [torch.isin(labels, torch.tensor(region)) for region in manager.foreground_regions]
-    if has_ignore:
-        channels.append(labels == manager.ignore_label)
-    target = torch.stack(channels, dim=1).to(torch.int16)
-    expected = labels.masked_fill(labels == 5, -1)
-    assert torch.equal(label_map(target, manager.regions_class_order), expected)
-
-
-def test_painting_agrees_with_nnunets_own_conversion():
-    manager = LabelManager({"background": 0, "a": [1, 2], "b": 2, "c": [3, 1]}, [1, 2, 3])
-    target = torch.from_numpy(np.random.default_rng(0).random((1, 3, 4, 5, 6)) < 0.4)
-    theirs = manager.convert_probabilities_to_segmentation(target[0].float())
-    assert torch.equal(label_map(target, manager.regions_class_order)[0], torch.as_tensor(theirs).long())
 
 
 def test_the_space_counts_labels_like_the_table_names_them():

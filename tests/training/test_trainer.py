@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-from tiny_training import REGIONS, SOFTMAX, TinyTrainer, Workspace, batch_of
+from tiny_training import CPU, MIDDLE, REGIONS, SOFTMAX, TinyTrainer, Workspace, batch_of, image_and_labels
 
 from nnunetv2_malenia.attributes.bank import EmbeddingBank
 from nnunetv2_malenia.attributes.tables import vocabulary
 from nnunetv2_malenia.attributes.text_encoder import HashingEncoder
 from nnunetv2_malenia.files import MaleniaError
+from nnunetv2_malenia.training.variants import _MirrorDA
 
 KIDNEY, TUMOR, CYST = range(3)  # among nnU-Net's foreground channels
 
@@ -27,10 +28,10 @@ def with_regions(tmp_path, monkeypatch):
 
 
 def validate(trainer, batch):
-    """tp, fp and fn of every foreground channel, and the loss."""
+    """tp, fp and fn of every foreground channel, and the loss, of the batch as the validation loader gives it."""
     trainer.network.eval()
     with torch.no_grad():
-        found = trainer.validation_step(copy.deepcopy(batch))
+        found = trainer.validation_step({**batch, "target": copy.deepcopy(batch["target"][:-1])})
     trainer.network.train()
     return found
 
@@ -49,9 +50,10 @@ def test_a_step_learns_and_a_validation_counts_every_annotated_voxel(tmp_path, m
     if annotated is not None:
         work.write_table(a={"annotated": annotated})
     trainer = work.ready()
-    batch = batch_of(trainer, "a", "b")
+    maps = [image_and_labels(i)[1][MIDDLE].copy() for i in range(2)]
     if "ignore" in labels:
-        batch["target"][0][0, -1, :2] = labels["ignore"] if "regions" not in trainer.dataset_json else 1
+        maps[0][:2] = labels["ignore"]
+    batch = batch_of(trainer, "a", "b", labels=tuple(maps))
     before = weights_of(trainer)
     terms = trainer.train_step(copy.deepcopy(batch))
     assert set(terms) == {"loss", *trainer.loss_weights}
@@ -100,13 +102,13 @@ def test_labels_that_contradict_what_is_annotated_teach_nothing(work):
     """What is drawn of an unannotated label is as unknown as the rest of it."""
     work.write_table(a={"annotated": ["kidney"]}, b={"annotated": ["kidney"]})
     trainer = work.ready()
-    drawn, state = batch_of(trainer, "a", "b"), trainer.rng.bit_generator.state
-    erased = {**drawn, "target": [torch.where(level > 1, 0, level) for level in drawn["target"]]}
+    maps = [image_and_labels(i)[1][MIDDLE] for i in range(2)]
+    drawn = batch_of(trainer, "a", "b", labels=tuple(maps), seed=0)
+    erased = batch_of(trainer, "a", "b", labels=tuple(np.where(each > 1, 0, each) for each in maps), seed=0)
     terms, gradients = [], []
     weights = copy.deepcopy(trainer.network.state_dict())
     for batch in (drawn, erased):
         trainer.network.load_state_dict(weights)
-        trainer.rng.bit_generator.state = state
         terms.append(trainer.train_step(batch))
         gradients.append([w.grad.clone() for w in trainer.network.parameters() if w.grad is not None])
     assert terms[0] == terms[1]
@@ -130,13 +132,17 @@ def test_weight_decay_leaves_norms_biases_tokens_gates_and_embeddings_alone(work
     assert not spared & (linear | {name for name in decay if name.endswith(("in_proj_weight", "conv.weight"))})
 
 
-def queries_of(trainer, steps=2):
-    """What the network is asked in some steps."""
+def queries_of(trainer, batches=2):
+    """What the network is asked in some steps on patches from nnU-Net's own loader."""
     asked = []
     hook = trainer.network.register_forward_pre_hook(lambda _, args: asked.append(args[1].is_asked.clone()))
-    for _ in range(steps):
-        trainer.train_step(batch_of(trainer, "a", "b"))
+    loaders = trainer.get_dataloaders()
+    for _ in range(batches):
+        trainer.train_step(next(loaders[0]))
     hook.remove()
+    for loader in loaders:
+        if hasattr(loader, "_finish"):
+            loader._finish()
     return torch.stack(asked)
 
 
@@ -151,6 +157,48 @@ def test_every_fold_and_continuation_asks_other_queries(work):
         assert not any(torch.equal(one, other) for other in asked[:i])
 
 
+def test_every_worker_of_the_loader_asks_other_queries(work, monkeypatch):
+    """Processes that are forked start with equal generators, unless somebody sees to it."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", "3")
+    asked = queries_of(work.ready(), batches=8)
+    assert len({tuple(each.flatten().tolist()) for each in asked}) == 8
+
+
+class NoDeepSupervision(TinyTrainer):
+    def __init__(self, plans, configuration, fold, dataset_json, device=CPU):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.enable_deep_supervision = False
+
+
+def test_a_trainer_without_deep_supervision_learns_and_validates(work):
+    trainer = work.ready(NoDeepSupervision)
+    trainer.set_deep_supervision_enabled(False)
+    training, validation = (next(loader) for loader in trainer.get_dataloaders())
+    assert np.isfinite(trainer.train_step(training)["loss"])
+    with torch.no_grad():
+        assert np.isfinite(trainer.validation_step(validation)["loss"])
+
+
+class OwnTransforms(_MirrorDA, TinyTrainer):
+    """With transforms that know nothing of what ours makes of a patch, as trainers derived from nnU-Net's have them."""
+
+
+def test_targets_are_made_behind_whatever_transforms_a_trainer_has_and_for_training_alone(work):
+    work.write_cases("a", "b")
+    trainer = work.ready(OwnTransforms)
+    training, validation = (next(loader) for loader in trainer.get_dataloaders())
+    *levels, packed = training["target"]
+    assert len(levels) == len(validation["target"]) == 2
+    assert all(level.dtype == torch.int16 for level in levels)
+    targets = trainer.make_targets.unpack(packed)
+    for case_id, has, lesion, labels in zip(
+        training["keys"], targets.has_phrase, targets.any_lesion, levels[0], strict=True
+    ):
+        assert torch.equal(has, torch.from_numpy(trainer.space.values_of(case_id)))
+        assert torch.equal(lesion, labels[0] > 1)
+    assert np.isfinite(trainer.train_step(training)["loss"])
+
+
 class WarmTrainer(TinyTrainer):
     config = TinyTrainer.config.__class__(**{**TinyTrainer.config.to_dict(), "temperature": 0.5})
 
@@ -163,8 +211,7 @@ def test_the_loss_has_the_temperature_of_the_network_that_is_trained(work):
     for kind in (TinyTrainer, WarmTrainer):
         trainer = work.trainer(kind)
         trainer.load_checkpoint(path)
-        trainer.rng = np.random.default_rng(0)
-        contrast.append(trainer.train_step(batch_of(trainer, "a", "b"))["mp_nce"])
+        contrast.append(trainer.train_step(batch_of(trainer, "a", "b", seed=0))["mp_nce"])
     assert contrast[0] == contrast[1]
 
 
