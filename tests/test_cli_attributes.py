@@ -1,6 +1,7 @@
 """malenia_attributes: what it prints and how it ends."""
 
 import argparse
+import io
 import json
 import subprocess
 import sys
@@ -211,6 +212,24 @@ def test_numbers_out_of_range_are_refused(check, good, bad):
     for text in bad:
         with pytest.raises((ValueError, argparse.ArgumentTypeError)):
             check(text)
+
+
+def test_a_message_is_one_line_that_no_terminal_acts_on(tmp_path, capsys):
+    for name in ("a\x1b[31m\nb.json", "\x9b\u202eb.json", "a\udcff.json"):
+        assert cli.attributes(["show", str(tmp_path / name)]) == 1
+        said = capsys.readouterr().err
+        assert said.endswith("\n")
+        assert said[:-1].isprintable()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_what_is_printed_may_have_characters_that_the_terminal_has_not(tmp_path, monkeypatch, encoding):
+    path = tmp_path / "é\udcff.json"  # as Python reads a name that is no UTF-8
+    path.write_text(json.dumps(GOOD))
+    printed = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", printed)
+    assert cli.attributes(["validate", str(path)]) == 0
+    assert rb"\udcff.json: OK, 2 lesion types" in printed.buffer.getvalue()
 
 
 def test_an_interrupt_is_no_traceback(capsys):

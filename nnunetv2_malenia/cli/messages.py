@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ def one_line_errors(command: Command) -> Command:
 
     @wraps(command)
     def run(argv: Sequence[str] | None = None) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: names of files may be of any bytes
         try:
             status = command(argv) or 0
             sys.stdout.flush()
@@ -41,12 +44,18 @@ def one_line_errors(command: Command) -> Command:
 
 
 def fail(message: str, *, status: int = 1) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    tell("error", message)
     return status
 
 
 def warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    tell("warning", message)
+
+
+def tell(kind: str, message: str) -> None:
+    """One line on stderr; what file names and contents have of control characters is shown, not done."""
+    line = " ".join(message.split())
+    print(f"{kind}: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}", file=sys.stderr)
 
 
 def counted(number: int, noun: str) -> str:
