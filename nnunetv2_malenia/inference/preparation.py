@@ -17,7 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_malenia.files import sha256_of
 from nnunetv2_malenia.inference.geometry import MaskWriter, reader_affine
-from nnunetv2_malenia.inference.input_checks import check_channels, check_extent, doubts_about_intensities
+from nnunetv2_malenia.inference.input_checks import check_channels, check_content, check_extent, doubts_about_intensities
 from nnunetv2_malenia.volumes import (
     ENDINGS,
     InputError,
@@ -66,6 +66,9 @@ class Preparation:
             files = check_channels(channels, self.num_channels)
             data, case.properties = self._read(files, case.warnings)
             self._check_voxels(files, data, case.warnings)
+            plans, target = self.plans_manager, self.configuration_manager.spacing
+            seen = [target[axis] for axis in plans.transpose_backward]
+            check_content(files[0].name, data, case.properties["spacing"], seen)
         except InputError as error:
             case.fault = str(error)
         except OSError as error:
