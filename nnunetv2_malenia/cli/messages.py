@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from textwrap import shorten
 
-from nnunetv2_malenia.files.errors import MaleniaError
+from nnunetv2_malenia.files import MaleniaError, is_unicode
 
 MAX_CELL = 40  # characters
 Command = Callable[[Sequence[str] | None], int | None]
@@ -25,7 +25,10 @@ def one_line_errors(command: Command) -> Command:
     @wraps(command)
     def run(argv: Sequence[str] | None = None) -> int:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it: names of files may be of any bytes
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it, for terminals with few characters
+        for text in sys.argv[1:] if argv is None else argv:
+            if not is_unicode(text):  # results could not say where they come from
+                return fail(f"{text}: the name is no UTF-8 text; rename the file or folder", status=2)
         try:
             status = command(argv) or 0
             sys.stdout.flush()
