@@ -29,8 +29,8 @@ _TEXTS = (
 )  # fmt: skip
 _NUMBERS = (0, 1, -1, 2, 255, 256, 2**15, 2**31, 2**63, -(2**63) - 1, 10**400, 0.5, 1.0, -0.0, 1e308)
 _RAW = {  # what Python's encoder would not write
-    "@nan": "NaN", "@infinite": "-Infinity", "@overflow": "1e999", "@digits": "9" * 5000, "@deep": "[" * 3000 + "]" * 3000,
-    "@deeper": '{"a":' * 200_000 + "1" + "}" * 200_000, "@octal": "01", "@tab": '"\t"',
+    "@nan": "NaN", "@infinite": "-Infinity", "@overflow": "1e999", "@digits": "9" * 5000, "@octal": "01",
+    "@tab": '"\t"', "@deep": "[" * 3000 + "]" * 3000, "@deeper": '{"a":' * 200_000 + "1" + "}" * 200_000,
 }  # fmt: skip
 _SCALARS = st.sampled_from([None, True, False, *_NUMBERS, *_TEXTS, *_RAW]) | st.text(max_size=8)
 _VALUES = st.recursive(

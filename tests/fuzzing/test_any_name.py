@@ -28,9 +28,10 @@ def folder(tmp_path):
 
 
 def test_an_image_of_a_garbled_name_is_not_predicted(folder, model):
+    how = ["-m", model, "--attributes", folder / "t.json", "-device", "cpu", "-npp", "0", "-nps", "0"]
     for source in ("in", f"in/{GARBLED}.nii.gz"):
-        assert not ends_well(cli.predict_zeroshot, "-i", folder / source, "-o", folder / "out", "-m", model, "-device",
-                             "cpu", "--attributes", folder / "t.json", "-npp", "0", "-nps", "0", folder=folder)  # fmt: skip
+        arguments = ["-i", folder / source, "-o", folder / "out", *how]
+        assert not ends_well(cli.predict_zeroshot, *arguments, folder=folder)
 
 
 def test_a_reference_of_a_garbled_name_is_not_evaluated(folder):
