@@ -1,7 +1,8 @@
 """Are a case's files whole, and do image and mask lie on one grid? Masks are read in full, images are not.
 
 Of an image the header is read, and its size is compared with the length that gzip keeps in the file's last four bytes;
-only where the two disagree is the image read through, to tell a damaged file from an unusual one.
+only where the two disagree is the image read through, to tell a damaged file from an unusual one. So is an image that
+cannot be linked and has to be stored anew.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Mask(NamedTuple):
 
 
 def open_image(file: SourceFile, volumes: int) -> NiftiVolume:
-    """A .nii.gz image that holds `volumes` 3-D volumes, along its fourth axis, without decompressing it.
+    """A .nii.gz image that holds `volumes` 3-D volumes, along its fourth axis; one to be linked is not decompressed.
 
     Raises InputError for a damaged file, another number of volumes, voxels that are not numbers, or an affine that is
     no grid.
@@ -39,7 +40,7 @@ def open_image(file: SourceFile, volumes: int) -> NiftiVolume:
     with file.open() as raw:
         raw.seek(-4, 2)
         length = int.from_bytes(raw.read(4), "little")  # gzip's ISIZE: modulo 2**32, of the last member of the file
-    if length != (int(image.header["vox_offset"]) + image.length) % 2**32:
+    if not image.is_plain or length != (int(image.header["vox_offset"]) + image.length) % 2**32:
         image.verify()
     return image
 

@@ -34,6 +34,7 @@ REFUSED = {  # name -> byte, format and values of what is wrong
     "affine nan": (SFORM, "<f", np.nan),
     "affine infinite": (SFORM, "<f", np.inf),
     "affine flat": (SFORM, "<4f", 0, 0, 0, 0),
+    "microscopic": (SFORM, "<4f", 1e-9, 0, 0, 0),
     "no rotation": (CODES, "<2h3f", 1, 0, 3.0, 0.0, 1.0),
     "no spacing": (CODES, "<2h", 0, 0),  # with pixdim 0, see `with_fault`
 }

@@ -1,6 +1,7 @@
 """malenia_attributes: what it prints and how it ends."""
 
 import argparse
+import io
 import json
 import subprocess
 import sys
@@ -211,6 +212,23 @@ def test_numbers_out_of_range_are_refused(check, good, bad):
     for text in bad:
         with pytest.raises((ValueError, argparse.ArgumentTypeError)):
             check(text)
+
+
+def test_a_message_is_one_line_that_no_terminal_acts_on(tmp_path, capsys):
+    for name, status in (("a\x1b[31m\nb.json", 1), ("\x9b\u202eb.json", 1), ("a\udcff.json", 2)):
+        assert cli.attributes(["show", str(tmp_path / name)]) == status
+        said = capsys.readouterr().err
+        assert said.endswith("\n")
+        assert said[:-1].isprintable()
+
+
+def test_what_is_printed_may_have_characters_that_the_terminal_has_not(tmp_path, monkeypatch):
+    path = tmp_path / "é肾.json"
+    path.write_text(json.dumps(GOOD))
+    printed = io.TextIOWrapper(io.BytesIO(), "latin-1")
+    monkeypatch.setattr(sys, "stdout", printed)
+    assert cli.attributes(["validate", str(path)]) == 0
+    assert b"\xe9\\u80be.json: OK, 2 lesion types" in printed.buffer.getvalue()
 
 
 def test_an_interrupt_is_no_traceback(capsys):

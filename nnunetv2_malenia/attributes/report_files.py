@@ -2,11 +2,10 @@
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +22,7 @@ from nnunetv2_malenia.attributes.schema import (
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table
 from nnunetv2_malenia.attributes.workbooks import read_workbook
 from nnunetv2_malenia.files import MaleniaError
+from nnunetv2_malenia.files.json_files import parse_json
 
 COLUMNS = ("case", "lesion", "report")
 _SUFFIXES = ".csv, .xlsx, .jsonl, or a folder of .txt files"
@@ -202,7 +202,8 @@ def _from_csv(path: Path) -> Iterator[Report]:
 
 def _from_workbook(path: Path) -> Iterator[Report]:
     for title, rows in read_workbook(path).items():
-        texts = (["" if cell is None else str(cell) for cell in row] for row in rows)
+        width = max(map(len, rows[:1]), default=0)
+        texts = (["" if cell is None else str(cell) for cell in row] + [""] * (width - len(row)) for row in rows)
         yield from _from_rows(path, enumerate(texts, start=1), title)
 
 
@@ -211,10 +212,7 @@ def _from_json_lines(path: Path) -> Iterator[Report]:
         where = f"{path}: row {number}"
         if not line.strip():
             continue
-        try:
-            entries = json.loads(line)
-        except (ValueError, RecursionError):
-            raise ReportFileError(f"{where}: not JSON; write one object in a line") from None
+        entries = parse_json(line.encode(), Any, where, error=ReportFileError)
         if not isinstance(entries, dict):
             raise ReportFileError(
                 f"{where}: not an object; write e.g. " + '{"case": "a", "lesion": "b", "report": "c"}'

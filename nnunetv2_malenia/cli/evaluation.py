@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_malenia.cli.messages import one_line_errors
+from nnunetv2_malenia.cli.messages import one_line_errors, tell
 from nnunetv2_malenia.cli.numeric import at_least_one, not_negative
 
 
@@ -62,7 +61,7 @@ def evaluate(argv: Sequence[str] | None = None) -> int | None:
     evaluation = evaluate_folder(options, progress=not args.disable_progress_bar)
     write_evaluation(evaluation, folder, overwrite=args.overwrite)
     for note in evaluation.notes:
-        print(f"note: {note}", file=sys.stderr)
+        tell("note", note)
     print(evaluation.table())
     print(f"written: {folder}")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from textwrap import shorten
 
-from nnunetv2_malenia.files.errors import MaleniaError
+from nnunetv2_malenia.files import MaleniaError, is_unicode
 
 MAX_CELL = 40  # characters
 Command = Callable[[Sequence[str] | None], int | None]
@@ -26,6 +27,11 @@ def one_line_errors(command: Command) -> Command:
         for name in ("stdout", "stderr"):
             if getattr(sys, name) is None:  # closed by the caller; a file that is opened later must not take its place
                 setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it, for terminals with few characters
+        for text in sys.argv[1:] if argv is None else argv:
+            if not is_unicode(text):  # results could not say where they come from
+                return fail(f"{text}: the name is no UTF-8 text; rename the file or folder", status=2)
         try:
             status = command(argv) or 0
             sys.stdout.flush()
@@ -44,12 +50,18 @@ def one_line_errors(command: Command) -> Command:
 
 
 def fail(message: str, *, status: int = 1) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    tell("error", message)
     return status
 
 
 def warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    tell("warning", message)
+
+
+def tell(kind: str, message: str) -> None:
+    """One line on stderr; what file names and contents have of control characters is shown, not done."""
+    line = " ".join(message.split())
+    print(f"{kind}: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}", file=sys.stderr)
 
 
 def counted(number: int, noun: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from nnunetv2_malenia.attributes.schema import AttributeTable, CaseEntry
 from nnunetv2_malenia.attributes.tables import write_table
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import FILE_ENDING, new_raw_dataset
-from nnunetv2_malenia.files import OutputFolder, stage
+from nnunetv2_malenia.files import OutputFolder, is_unicode, stage
 from nnunetv2_malenia.phantom.anatomy import PhantomError
 from nnunetv2_malenia.phantom.from_labels import render_label_map
 from nnunetv2_malenia.phantom.insertion import insert_lesions
@@ -111,6 +111,8 @@ def _label_maps(folder: Path) -> dict[str, Path]:
     found = flat or {path.parent.name: path for path in sorted(folder.glob(f"*/{KITS_MASK}"))}
     if not found:
         raise PhantomError(f"{folder}: neither CASE.nii.gz nor CASE/{KITS_MASK} in it; give a folder of label maps")
+    if garbled := [path for case_id, path in found.items() if not is_unicode(case_id)]:
+        raise PhantomError(f"{garbled[0]}: the name is no UTF-8 text; rename it")
     return found
 
 

@@ -12,6 +12,8 @@ from nnunetv2_malenia.attributes.tables import read_table
 from nnunetv2_malenia.evaluation.predictions import NOT_LESIONS, Predictions
 from nnunetv2_malenia.evaluation.volumes import EvaluationError, grid_difference, volumes_in
 from nnunetv2_malenia.files.dataset_json import read_label_map
+from nnunetv2_malenia.volumes import open_volume
+from nnunetv2_malenia.volumes.volume import SIDES_ARE_A_GUESS
 
 _NAMED_AT_MOST = 5
 
@@ -120,7 +122,10 @@ def plan_comparison(options: EvaluationOptions) -> Comparison:
     notes = [*_notes(reference_labels, predicted, pairs, annotated, names, options)]
     if table and (note := unmatched_cases(table, references, options.attributes)):
         notes.append(note)
-    return Comparison(rules, _cases(references, pairs, predictions, annotated), tuple(notes))
+    cases = _cases(references, pairs, predictions, annotated)
+    if guesses := [case_id for case_id, path in references.items() if not open_volume(path).tells_sides]:
+        notes.append(f"{SIDES_ARE_A_GUESS} in {len(guesses)} references, whose headers do not say: {_listed(guesses)}")
+    return Comparison(rules, cases, tuple(notes))
 
 
 def _by_type(names: Iterable[str], types: TypeNames, source: Path) -> dict[str, str]:

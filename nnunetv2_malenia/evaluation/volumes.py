@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 
 from nnunetv2_malenia import volumes
-from nnunetv2_malenia.files import MaleniaError
+from nnunetv2_malenia.files import MaleniaError, is_unicode
 
 
 class EvaluationError(MaleniaError):
@@ -32,6 +32,8 @@ def volumes_in(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or not path.name.endswith(volumes.ENDINGS):
             continue
+        if not is_unicode(path.name):
+            raise EvaluationError(f"{path}: the name is no UTF-8 text; rename the file")
         if (other := found.setdefault(volumes.stem_of(path), path)) != path:
             raise EvaluationError(f"{path} and {other.name} are the same case; keep one of them")
     if not found:

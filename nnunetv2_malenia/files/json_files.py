@@ -95,6 +95,11 @@ def json_path(steps: Iterable[object]) -> str:
     )
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a file could hold the text; in names of files, bytes that are no UTF-8 are half characters to Python."""
+    return not _HALF_CHARACTER.search(text)
+
+
 class _RepeatedKey:
     """Stands in parsed JSON for the value of a key that an object has twice."""
 
@@ -110,7 +115,7 @@ def _fault(node: object, path: tuple[str, ...] = ()) -> str | None:
     """The first key that an object in the parsed JSON has twice, or text that no file could hold; None without one."""
     if isinstance(node, _RepeatedKey):
         return f"{json_path(path)}: appears twice in the same object; merge the two entries"
-    if any(_HALF_CHARACTER.search(text) for text in (*path[-1:], node) if isinstance(text, str)):
+    if not all(is_unicode(text) for text in (*path[-1:], node) if isinstance(text, str)):
         return f"{json_path(path)}: has half a character, an escape from \\ud800 to \\udfff alone; write the whole one"
     children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     return next((found for key, child in children if (found := _fault(child, (*path, str(key))))), None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from nnunetv2_malenia.files import files_below
+from nnunetv2_malenia.files import files_below, is_unicode
 from nnunetv2_malenia.inference.model_folder import PredictionError
 from nnunetv2_malenia.volumes import ENDINGS, NIFTI_ENDINGS
 from nnunetv2_malenia.volumes.dicom import is_ct_file, is_dicom_file, is_dicom_folder
@@ -49,8 +49,8 @@ def find_cases(source: Path, file_ending: str, num_channels: int) -> Cases:
             raise PredictionError(f"{file} and {cases[case_id][channel]} are the same case {case_id}; keep one of them")
         cases[case_id][channel] = file
     for case_id in cases:
-        if not case_id.isprintable():
-            raise PredictionError(f"{source}: {case_id!r} is no name for a case, nor for its results; rename the image")
+        if not is_unicode(case_id):
+            raise PredictionError(f"{source}: the name of image {case_id} is no UTF-8 text; rename it")
         if case_id in RESERVED or case_id.startswith(tuple(f"{name}_part_" for name in RESERVED)):
             raise PredictionError(f"{source}: case {case_id} would overwrite the run's own file; rename the image")
     ignored = [path.name for path in found if path.is_file() and path not in images]

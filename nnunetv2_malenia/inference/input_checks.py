@@ -47,6 +47,22 @@ def check_extent(volume: Volume, target_spacing: Sequence[float]) -> None:
         )
 
 
+def check_content(name: str, data: np.ndarray, spacing: Sequence[float], target_spacing: Sequence[float]) -> None:
+    """Raise InputError if nnU-Net, which crops zeros away and then resamples, would have no voxel left.
+
+    data (C, Z, Y, X); spacing, target_spacing: mm, of its axes.
+    """
+    if not (content := data.any(0)).any():
+        return  # nnU-Net does not crop it
+    for axis, (step, target) in enumerate(zip(spacing, target_spacing, strict=True)):
+        used = np.flatnonzero(content.any(tuple({0, 1, 2} - {axis})))
+        if round((length := (used[-1] - used[0] + 1) * step) / target) < 1:
+            raise InputError(
+                f"{name}: only {length:.3g} mm of it hold other values than 0, less than half a voxel of {target:.3g} "
+                "mm, of which the model sees one each; give a whole CT"
+            )
+
+
 def doubts_about_intensities(channel: np.ndarray, is_ct: bool, foreground: Mapping[str, float]) -> list[str]:
     """Whether a channel looks like what the model was trained on.
 

@@ -17,7 +17,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_malenia.files import sha256_of
 from nnunetv2_malenia.inference.geometry import MaskWriter, reader_affine
-from nnunetv2_malenia.inference.input_checks import check_channels, check_extent, doubts_about_intensities
+from nnunetv2_malenia.inference.input_checks import (
+    check_channels,
+    check_content,
+    check_extent,
+    doubts_about_intensities,
+)
 from nnunetv2_malenia.volumes import (
     ENDINGS,
     InputError,
@@ -66,6 +71,9 @@ class Preparation:
             files = check_channels(channels, self.num_channels)
             data, case.properties = self._read(files, case.warnings)
             self._check_voxels(files, data, case.warnings)
+            plans, target = self.plans_manager, self.configuration_manager.spacing
+            seen = [target[axis] for axis in plans.transpose_backward]
+            check_content(files[0].name, data, case.properties["spacing"], seen)
         except InputError as error:
             case.fault = str(error)
         except OSError as error:
@@ -132,7 +140,8 @@ def _plain_file(volume: Volume, file: Path, affine: np.ndarray, place: Path) -> 
 
 def _read_images(reader: type[BaseReaderWriter], files: Sequence[Path], name: str) -> tuple[np.ndarray, dict]:
     try:
-        return reader().read_images([str(file) for file in files])
+        with np.errstate(over="ignore"):  # of numbers beyond float32, which become infinite and are told
+            return reader().read_images([str(file) for file in files])
     except (RuntimeError, AssertionError) as error:
         why = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name}: {reader.__name__} cannot read it ({why})") from error

@@ -22,6 +22,7 @@ from nnunetv2_malenia.volumes import grid_difference
 
 _FINE_MM = 1.0  # lesions are drawn on voxels of at most this size and averaged
 _BLUR_MM = 0.7  # of the lesion, for the scanner's kernel
+_MOST_HU = 2**15 - 1  # that CTs are stored with
 _NOISE_MM = 2.5  # what is finer than this in the CT counts as its noise
 _NEIGHBOURHOOD_MM = 15.0  # parenchyma that a lesion's density refers to
 _ENHANCED_AORTA_HU = 90.0  # blood without contrast has 30 to 50
@@ -111,12 +112,15 @@ def _hounsfield(image: Volume) -> tuple[np.ndarray, list[str]]:
     """HU as float32, and a remark where voxels were no finite numbers: they become the least HU, as padding has it."""
     if image.array.dtype.kind not in "iuf":
         raise PhantomError(f"{image.source}: voxels of type {image.array.dtype}, not real numbers; give a CT")
-    hounsfield = image.array.astype(np.float32)
+    with np.errstate(over="ignore"):
+        hounsfield = image.array.astype(np.float32)
     finite = np.isfinite(hounsfield)
-    if finite.all():
-        return hounsfield, []
     if not finite.any():
         raise PhantomError(f"{image.source}: no voxel is a finite number; give a CT")
+    if (greatest := np.abs(hounsfield[finite]).max()) > _MOST_HU:
+        raise PhantomError(f"{image.source}: intensities up to {greatest:.3g}, which are no HU; give a CT")
+    if finite.all():
+        return hounsfield, []
     hounsfield[~finite] = least = hounsfield[finite].min()
     return hounsfield, [f"{image.source.name}: {(~finite).sum()} voxels are NaN or infinite; they become {least:g} HU"]
 

@@ -17,6 +17,7 @@ from nnunetv2_malenia.attributes.tables import resolve_label_attributes
 from nnunetv2_malenia.files.dataset_json import read_label_map, without_regions
 from nnunetv2_malenia.phantom.anatomy import ORGANS, Anatomy, Grid, PhantomError, Tissue, smooth_noise
 from nnunetv2_malenia.phantom.volume import Volume
+from nnunetv2_malenia.volumes import whole_numbers
 
 _SIDED = ("kidney", "lung")
 # first match counts: what a structure's name contains -> its tissue throughout, and the tissue under its wall, if any
@@ -184,11 +185,8 @@ def checked_labels(volume: Volume, names: Mapping[str, int]) -> np.ndarray:
 
     Raises PhantomError for values that are no whole numbers, negative, or without a name; 0 is the background.
     """
-    labels = volume.array
-    if not np.issubdtype(labels.dtype, np.integer):
-        if not np.array_equal(labels, np.rint(labels)):
-            raise PhantomError(f"{volume.source}: values that are no whole numbers; give a label map")
-        labels = labels.astype(np.int32)
+    if (labels := whole_numbers(volume.array)) is None:
+        raise PhantomError(f"{volume.source}: values that are no whole numbers; give a label map")
     values = np.unique(labels).tolist()
     if values[0] < 0:
         raise PhantomError(f"{volume.source}: label {values[0]} is negative; give a label map")

@@ -19,7 +19,7 @@ GRID_TOLERANCE = 0.1  # of the smallest voxel edge: how far apart the corners of
 ORTHONORMAL_TOLERANCE = 1e-4
 MAX_DEFLATION = 1032  # times that gzip can make data smaller
 _LEAST_DETERMINANT = 1e-3  # of the axes' directions: below, they lie in one plane
-_MOST_MM = 1e9
+_LEAST_MM, _MOST_MM = 1e-6, 1e9  # of a voxel's edge; of any number in an affine
 SIDES_ARE_A_GUESS = "left and right are a guess"
 
 
@@ -70,14 +70,9 @@ class Volume(ABC):
 
     def labels(self) -> np.ndarray:
         """The voxels as integers, for label maps and masks. Raises InputError if they are none."""
-        voxels = self.voxels()
-        if voxels.dtype.kind != "f":
-            return voxels
-        with np.errstate(invalid="ignore"):
-            whole = voxels.astype(np.int32)  # some programs store labels as floats
-        if not np.array_equal(whole, voxels):
+        if (labels := whole_numbers(self.voxels())) is None:
             raise InputError(f"{self.name}: voxels that are no integers; give label maps or masks, not probabilities")
-        return whole
+        return labels
 
 
 class StoredVolume(Volume):
@@ -106,7 +101,7 @@ def checked_affine(name: str, affine: np.ndarray) -> np.ndarray:
     """Raise InputError unless the affine gives every voxel a place of its own."""
     is_sane = bool((np.abs(affine) < _MOST_MM).all())  # not with NaN either
     sizes = nib.affines.voxel_sizes(affine) if is_sane else np.zeros(3)
-    if not (sizes > 0).all() or abs(np.linalg.det(affine[:3, :3] / sizes)) < _LEAST_DETERMINANT:
+    if sizes.min() < _LEAST_MM or abs(np.linalg.det(affine[:3, :3] / sizes)) < _LEAST_DETERMINANT:
         raise InputError(f"{name}: its affine is no voxel grid; correct spacing and directions in the header")
     return affine
 
@@ -161,6 +156,15 @@ def corner_distance_mm(affine: np.ndarray, other: np.ndarray, shape: Sequence[in
     corners = np.array(np.meshgrid(*([0, size - 1] for size in shape))).reshape(3, -1).T
     moved = nib.affines.apply_affine(affine, corners) - nib.affines.apply_affine(other, corners)
     return float(np.linalg.norm(moved, axis=1).max())
+
+
+def whole_numbers(voxels: np.ndarray) -> np.ndarray | None:
+    """Voxels as integers, also where a program stored labels as floats; None for others."""
+    if voxels.dtype.kind != "f":
+        return voxels
+    with np.errstate(invalid="ignore"):
+        whole = voxels.astype(np.int32)
+    return whole if np.array_equal(whole, voxels) else None
 
 
 @contextmanager

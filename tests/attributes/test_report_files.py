@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from openpyxl import Workbook
+from openpyxl.styles import Font
 
 from nnunetv2_malenia.attributes.report_files import (
     Report,
@@ -95,6 +96,8 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
         ("a.jsonl", '\n["a"]\n', "row 2: not an object"),
         ("a.jsonl", '{"case": "a", "lesion": "b", "report": 3}', "row 1: report: not a text"),
         ("a.jsonl", '{"case": "a", "lesion": "b"}', "row 1: no report"),
+        ("a.jsonl", '{"case": "a", "lesion": "b", "report": "c", "report": "d"}', "row 1: report: appears twice"),
+        ("a.jsonl", '{"case": "a", "lesion": "b", "report": "c", "\\ud800": 1}', "row 1: .* half a character"),
         ("a.docx", "", "'.docx' is not known; give .csv"),
         ("a__.txt", "x", "name it CASE__LESION.txt"),
         ("case_1.txt", "x", "name it CASE__LESION.txt"),
@@ -106,6 +109,16 @@ def test_a_fault_is_one_line_with_file_row_and_what_to_do(tmp_path, name, conten
         read_reports(tmp_path if name.endswith(".txt") else path)
     assert str(error.value).startswith(str(tmp_path))
     assert "\n" not in str(error.value)
+
+
+def test_empty_cells_at_the_end_of_a_row_and_beside_the_columns_are_nothing(tmp_path):
+    book = Workbook()
+    for row in (["case", "lesion", "report"], ["case_1", "kidney cyst"], ["case_2", "kidney cyst", "Round."]):
+        book.active.append(row)
+    for column in "DEF":
+        book.active[f"{column}1"].font = book.active[f"{column}3"].font = Font(bold=True)
+    book.save(tmp_path / "a.xlsx")
+    assert [report.report for report in read_reports(tmp_path / "a.xlsx")] == ["", "Round."]
 
 
 def test_a_file_that_is_not_there_or_no_workbook_is_one_line(tmp_path):

@@ -4,10 +4,12 @@ import json
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from openpyxl import Workbook
 
+from nnunetv2_malenia.attributes import workbooks
 from nnunetv2_malenia.attributes.sheet_codes import CODED_ASPECTS, SHEETS, column_of_header
 from nnunetv2_malenia.attributes.sheet_importer import SheetError, describe, import_sheet, read_texts
 from nnunetv2_malenia.attributes.tables import read_table, table_to_dict, vocabulary
@@ -209,6 +211,43 @@ def test_what_is_no_workbook_is_one_line(tmp_path):
         with pytest.raises(WorkbookError, match=words) as error:
             import_sheet(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+def edit_sheet(path: Path, old: str, new: str) -> Path:
+    """Replace text in the XML of a workbook's first sheet."""
+    with ZipFile(path) as archive:
+        inside = {name: archive.read(name) for name in archive.namelist()}
+    assert old.encode() in inside["xl/worksheets/sheet1.xml"]
+    inside["xl/worksheets/sheet1.xml"] = inside["xl/worksheets/sheet1.xml"].replace(old.encode(), new.encode())
+    with ZipFile(path, "w") as archive:
+        for name, content in inside.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("stated", ["A1", "A1:I1", "A1:XFD1048576"])
+def test_rows_beyond_the_size_that_a_sheet_states_are_not_lost(workbook, stated):
+    path = edit_sheet(workbook({"kidney tumor": [PLAIN, ["case_2", *PLAIN[1:]]]}), '"A1:I3"', f'"{stated}"')
+    table, _ = import_sheet(path)
+    assert list(table.cases) == ["case_00001", "case_2"]
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ('<row r="2"', '<row r="999999999999"', "'kidney tumor' is too large"), ("</row>", "<row>", "damaged"),
+    ('<c r="A2"', '<c r="ZZZZZZ2"', "damaged"), ('ref="A1:I2"', 'ref="nonsense"', "damaged"),
+])  # fmt: skip
+def test_a_sheet_that_makes_no_sense_is_one_line(workbook, monkeypatch, old, new, words):
+    monkeypatch.setattr(workbooks, "MAX_ROWS", 1000)
+    path = edit_sheet(workbook({"kidney tumor": [PLAIN]}), old, new)
+    with pytest.raises(WorkbookError, match=words) as error:
+        read_workbook(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_workbook_that_inflates_beyond_memory_is_refused(workbook, monkeypatch):
+    monkeypatch.setattr(workbooks, "MAX_INFLATED_BYTES", 1000)
+    with pytest.raises(WorkbookError, match="is it the right file"):
+        read_workbook(workbook({"kidney tumor": [PLAIN]}))
 
 
 def test_cells_of_one_row_with_one_reason_share_a_line(workbook):

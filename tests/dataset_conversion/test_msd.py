@@ -132,6 +132,19 @@ def test_images_are_not_decompressed(tmp_path, raw):
     assert run(task, raw) == 0
 
 
+@pytest.mark.parametrize("options", [[], ["--skip-bad"]])
+def test_an_image_that_must_be_stored_anew_is_found_damaged_before_anything_is_written(tmp_path, raw, capsys, options):
+    task = msd_task(tmp_path / "Task03_Liver", LIVER)
+    shape = (40, 50, 60)
+    image = save(task / "imagesTr" / "liver_0.nii.gz", ct(shape=(*shape, 1)))
+    save(task / "labelsTr" / "liver_0.nii.gz", mask(1, 2, shape=shape))
+    damage_the_middle(image)
+    assert run(task, raw, *options) == (0 if options else 1)
+    assert "liver_0.nii.gz: the file is damaged" in capsys.readouterr().err
+    assert tree(raw / "Dataset003_Liver" / "labelsTr") == ({"liver_1.nii.gz"} if options else set())
+    assert raw.exists() is bool(options)
+
+
 def test_a_tar_converts_as_its_folder_does(tmp_path, raw):
     task = msd_task(tmp_path / "Task03_Liver", LIVER, test_cases=("liver_9",))
     with tarfile.open(tmp_path / "Task03_Liver.tar", "w") as tar:

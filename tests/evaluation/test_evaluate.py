@@ -305,6 +305,13 @@ class TestErrors:
         self.refused(asked, r"labelsTs holds no file that ends in \.nii\.gz")
 
 
+def test_references_that_do_not_say_where_left_is_are_noted(asked):
+    header_faults.without_form_codes(asked.references / "b.nii.gz", volume({1: np.s_[0:3], 2: np.s_[2, 2, 2]}), AFFINE)
+    header_faults.without_form_codes(asked.predictions / "b.nii.gz", volume({2: np.s_[5, 5, 5:7]}), AFFINE)
+    notes = evaluate_folder(asked.options(), progress=False).notes
+    assert notes[-1] == "left and right are a guess in 1 references, whose headers do not say: b"
+
+
 def test_the_reader_is_told_what_is_not_scored_and_what_is_assumed(asked):
     notes = evaluate_folder(asked.options(), progress=False).notes
     assert notes[0] == "not scored, since the predictions do not have them: kidney tumor"

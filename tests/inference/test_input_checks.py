@@ -136,6 +136,19 @@ def test_an_image_that_resampling_would_make_too_large_is_refused_with_the_numbe
     assert "1.34e+10 voxels after resampling to 1, 1, 1 mm, more than the 5.37e+08" in preparation({0: path}).fault
 
 
+@pytest.mark.parametrize(("part", "length"), [(np.s_[5, 5, 5], 1.0), (np.s_[5:9, 5:9, 5:7], 2.0)])
+def test_an_image_of_which_resampling_would_leave_nothing_is_refused(tmp_path, part, length):
+    array = np.zeros((30, 30, 30), np.int16)
+    array[part] = 60
+    said = fault(save_ct(tmp_path / "a.nii.gz", array, np.diag([1.0, 1, 1, 1])))
+    assert f"only {length:g} mm of it hold other values than 0, less than half a voxel of 5 mm" in said
+
+
+def test_a_slice_thinner_than_what_the_model_sees_is_refused(tmp_path):
+    affine = AFFINE @ np.diag([1, 1, 0.4, 1])
+    assert "only 2 mm of it" in fault(save_ct(tmp_path / "a.nii.gz", tiny_ct()[..., 5:6], affine))
+
+
 def eight_bit(ct):
     return np.clip((ct + 160) / 400 * 255, 0, 255).astype(np.uint8)
 

@@ -156,10 +156,9 @@ def test_a_table_that_is_read_is_not_replaced_by_what_is_asked(predict, images, 
         predict(images, out, overwrite=True, reads=[out / "queries.json"])
 
 
-@pytest.mark.parametrize("name", [b"bad\xff.nii.gz", b"two\nlines.nii.gz"])
-def test_a_name_that_cannot_be_told_is_an_error_before_work_starts(predict, images, tmp_path, name):
-    os.rename(images / "p1.nii.gz", os.path.join(os.fsencode(images), name))
-    with pytest.raises(MaleniaError, match="rename the image"):
+def test_a_name_that_cannot_be_told_is_an_error_before_work_starts(predict, images, tmp_path):
+    os.rename(images / "p1.nii.gz", os.path.join(os.fsencode(images), b"bad\xff.nii.gz"))
+    with pytest.raises(MaleniaError, match="rename it"):
         predict(images, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -191,6 +191,7 @@ def test_same_seed_same_image_other_seed_or_case_another(tmp_path):
         ({"names": NAMES | {"tumour thing": 7}}, "'tumour thing' is neither a lesion of the attribute table nor"),
         ({"density": "speckled"}, "density 'speckled' cannot be drawn here"),
         ({"labels": kits_like() * 0.5}, "no whole numbers"),
+        ({"labels": kits_like() * np.float32(1e30)}, "no whole numbers"),
         ({"labels": -kits_like().astype(np.int16)}, "negative"),
     ],
 )

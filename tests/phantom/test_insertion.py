@@ -222,9 +222,17 @@ def test_voxels_that_are_no_numbers_become_the_least_of_the_scan_and_it_is_told(
     number = (~np.isfinite(broken)).sum()
     assert (done.image[~np.isfinite(broken)] == least).all()
     assert done.remarks == [f"a_0000.nii.gz: {number} voxels are NaN or infinite; they become {least} HU"]
-    broken[:] = np.nan
-    image = read_volume(store(broken, GRID.affine, "LPS", tmp_path / "a_0000.nii.gz"))
-    with pytest.raises(PhantomError, match="no voxel is a finite number"):
+
+
+@pytest.mark.parametrize(("value", "kind", "said"), [
+    (np.nan, np.float32, "no voxel is a finite number"), (1e300, np.float64, "no voxel is a finite number"),
+    (1e30, np.float32, r"intensities up to 1e\+30, which are no HU"), (40_000, np.uint16, "intensities up to 4e"),
+])  # fmt: skip
+def test_an_image_that_cannot_be_a_ct_is_refused(tmp_path, value, kind, said):
+    organs = patient()[1]
+    image = read_volume(store(np.full(organs.shape, value, kind), GRID.affine, "LPS", tmp_path / "a_0000.nii.gz"))
+    segmentation = read_volume(store(organs, GRID.affine, "RAS", tmp_path / "b.nii.gz"))
+    with pytest.raises(PhantomError, match=said):
         insert_lesions(image, segmentation, NAMES, parse_table({"lesions": {"lesion": PLAIN}}), "a")
 
 
