@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +27,12 @@ _NOT_DECODED = {  # by GDCM; beginnings of transfer syntaxes
     "1.2.840.10008.1.2.4.95": "JPIP",
     "1.2.840.10008.1.2.8.1": "deflated frames",
 }
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_PIXEL_DATA = {  # the element's tag, its type where that is explicit, and its length
+    "little": re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\x00\x00)?(.{4})", re.DOTALL),
+    "big": re.compile(rb"\x7f\xe0\x00\x10(?:O[BW]\x00\x00)?(.{4})", re.DOTALL),
+}
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _HEAD = 2**14  # bytes in which class, modality and transfer syntax stand
 
 
@@ -107,6 +115,8 @@ def find_series(folder: Path, name: str) -> Series:
     members, copies = _without_copies(name, volumes[0])
     unused["copies of slices"] += copies
     members, grid = sorted_on_grid(name, members)
+    for each in members:
+        _check_complete(name, each)
     notes = [f"beside the CT series, not used: {_listed(unused)}"] if any(unused.values()) else []
     return Series(name, tuple(each.path for each in members), grid, tuple(notes))
 
@@ -165,6 +175,18 @@ def _without_copies(name: str, slices: Sequence[Slice]) -> tuple[list[Slice], li
         is_copy = is_known and np.array_equal(_pixels(same.path, name), _pixels(each.path, name))
         copies.append(each.path) if is_copy else kept.append(each)
     return kept, copies
+
+
+def _check_complete(name: str, each: Slice) -> None:
+    """GDCM makes voxels up that are missing. An icon may have pixels too; compressed ones have no length, 2**32 - 1."""
+    syntax = _kind(each.path).transfer_syntax
+    if syntax == _DEFLATED:
+        return
+    order = "big" if syntax == _BIG_ENDIAN else "little"
+    lengths = [int.from_bytes(found, order) for found in _PIXEL_DATA[order].findall(each.path.read_bytes())]
+    bits = prod(number for tag in ("0028|0010", "0028|0011", "0028|0100") for number in each.numbers(tag)[:1])
+    if max(lengths, default=0) < bits // 8:
+        raise InputError(f"{name}: {each.path.name} holds fewer voxels than its header says; export or copy it again")
 
 
 def _described(folder: Path, members: Sequence[Slice]) -> str:

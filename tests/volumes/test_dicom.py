@@ -17,9 +17,9 @@ from dicom_files import (
     write_dicomdir,
     write_object,
 )
-from pydicom import dcmread
+from pydicom import dcmread, dcmwrite
 from pydicom.encaps import encapsulate
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from nnunetv2_malenia.volumes import InputError
 from nnunetv2_malenia.volumes.dicom import find_series, is_dicom_folder, read_series
@@ -407,3 +407,19 @@ def test_a_truncated_last_slice_is_not_passed_over(series):
     path = slices_of(series)[-1]
     path.write_bytes(path.read_bytes()[:-30])
     assert f"{path.name} cannot be read as a CT slice" in fault(series)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_a_slice_with_too_few_voxels_is_refused(series, syntax):
+    expected = voxels(series)
+    for path in series.iterdir():
+        slice_ = dcmread(path)
+        slice_.file_meta.TransferSyntaxUID = syntax
+        if syntax == ExplicitVRBigEndian:
+            slice_.PixelData = np.frombuffer(slice_.PixelData, "<u2").byteswap().tobytes()
+            slice_.walk(lambda *_: None)  # decodes each element, which would be written as it was read
+        dcmwrite(path, slice_, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
+    np.testing.assert_array_equal(voxels(series), expected)
+    path = slices_of(series)[3]
+    change(path, PixelData=dcmread(path).PixelData[: SHAPE[1] * SHAPE[2]])
+    assert f"{path.name} holds fewer voxels than its header says" in fault(series)
