@@ -54,7 +54,8 @@ class _Kind(NamedTuple):
 
     @property
     def is_ct(self) -> bool:
-        return self.sop_class in (_CT, *_MULTI_FRAME) or self.modality == "CT"
+        """Not so where class and modality contradict each other: an MR is not read as Hounsfield units."""
+        return self.modality == "CT" or (self.sop_class in (_CT, *_MULTI_FRAME) and not self.modality)
 
     @property
     def must_be_image(self) -> bool:

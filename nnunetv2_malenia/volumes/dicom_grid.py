@@ -107,6 +107,13 @@ def _check_alike(name: str, slices: Sequence[Slice]) -> None:
             f"{name}: slices of different frames of reference, so that their positions cannot be compared; keep one "
             "volume in a folder"
         )
+    if len({each.text("0010|0020") for each in slices} - {""}) > 1:
+        raise InputError(f"{name}: slices of different patients (PatientID); keep one volume in a folder")
+    for each in slices:
+        if (slope := each.text("0028|1053")) and not any(each.numbers("0028|1053")):
+            raise InputError(f"{name}: {each.path.name} has the rescale slope {slope}; export the series again")
+        if each.text("0028|0004") == "MONOCHROME1":  # SimpleITK would turn the values round, before it rescales them
+            raise InputError(f"{name}: {each.path.name} is inverted (MONOCHROME1); export the series as MONOCHROME2")
 
 
 def _check_one_pass(name: str, slices: Sequence[Slice]) -> None:

@@ -423,3 +423,42 @@ def test_a_slice_with_too_few_voxels_is_refused(series, syntax):
     path = slices_of(series)[3]
     change(path, PixelData=dcmread(path).PixelData[: SHAPE[1] * SHAPE[2]])
     assert f"{path.name} holds fewer voxels than its header says" in fault(series)
+
+
+def test_slices_of_two_patients_are_refused_and_not_named(series):
+    change(slices_of(series)[3], PatientID="SECRET-2")
+    assert "slices of different patients" in (said := fault(series))
+    assert "SECRET" not in said
+
+
+def test_a_slice_may_lack_its_patient(series):
+    change(slices_of(series)[3], PatientID=None)
+    assert opened(series).notes == ()
+
+
+@pytest.mark.parametrize("slope", ["0", "0.000"])
+def test_a_slice_without_contrast_by_its_rescaling_is_refused(series, slope):
+    path = slices_of(series)[3]
+    change(path, RescaleSlope=slope)
+    assert f"{path.name} has the rescale slope {slope}" in fault(series)
+
+
+@pytest.mark.parametrize("modality", ["MR", "PT"])
+def test_ct_images_that_say_another_modality_are_no_ct(series, modality):
+    for path in series.iterdir():
+        change(path, Modality=modality)
+    assert not is_dicom_folder(series)
+    assert f"no CT volume, only {modality} (8)" in fault(series)
+
+
+def test_ct_images_need_not_say_their_modality(series):
+    expected = voxels(series)
+    for path in series.iterdir():
+        change(path, Modality=None)
+    np.testing.assert_array_equal(voxels(series), expected)
+
+
+def test_a_slice_to_be_shown_inverted_is_refused(series):
+    path = slices_of(series)[3]
+    change(path, PhotometricInterpretation="MONOCHROME1")
+    assert f"{path.name} is inverted (MONOCHROME1)" in fault(series)
