@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from nnunetv2_malenia.files import files_below
-from nnunetv2_malenia.volumes.dicom_grid import Grid, Slice, sorted_on_grid
+from nnunetv2_malenia.volumes.dicom_grid import AIR, Grid, Slice, sorted_on_grid
 from nnunetv2_malenia.volumes.errors import InputError
 
 _CT, _MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.2", ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
@@ -119,6 +120,8 @@ def find_series(folder: Path, name: str) -> Series:
     for each in members:
         _check_complete(name, each)
     notes = [f"beside the CT series, not used: {_listed(unused)}"] if any(unused.values()) else []
+    if padded := sum(bool(each.padding) for each in members):
+        notes.append(f"{padded} slices state a padding above {AIR} HU; at their edges it is read as {AIR} HU")
     return Series(name, tuple(each.path for each in members), grid, tuple(notes))
 
 
@@ -253,4 +256,15 @@ def _pixels(path: Path, name: str) -> np.ndarray:
             f"{name}: the voxels of {path.name} cannot be decoded (transfer syntax {syntax}); export the series again, "
             "uncompressed"
         ) from None
-    return sitk.GetArrayFromImage(image)
+    pixels = sitk.GetArrayFromImage(image)
+    tags = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    if padding := Slice(path, tags).padding:
+        _as_air(pixels, (padding[0] <= pixels) & (pixels <= padding[1]))
+    return pixels
+
+
+def _as_air(pixels: np.ndarray, is_padding: np.ndarray) -> None:
+    """Padding lies around the scanned circle; voxels of the same value within it are tissue. Both (1, Y, X)."""
+    regions, _ = ndimage.label(is_padding)
+    edge = np.concatenate([regions[0, [0, -1]].ravel(), regions[0, :, [0, -1]].ravel()])
+    pixels[is_padding & np.isin(regions, edge)] = AIR

@@ -12,6 +12,7 @@ import numpy as np
 
 from nnunetv2_malenia.volumes.errors import InputError
 
+AIR = -1024  # Hounsfield units
 PLACE_TOLERANCE = 0.1  # share of the distance between slices by which one may lie off its place
 SIDEWAYS_TOLERANCE = 0.5  # of a pixel: how far a slice may lie beside the line along the normal
 _OF_ALL_SLICES = {"0028|0010": "rows", "0028|0011": "columns", "0028|0030": "pixel spacing"}
@@ -53,6 +54,20 @@ class Slice(NamedTuple):
     @property
     def frames(self) -> int:
         return int((self.numbers("0028|0008") or (1,))[0])
+
+    @property
+    def padding(self) -> tuple[float, ...]:
+        """From and to which Hounsfield units a voxel may be padding; () where none is stated, or no more than air.
+
+        Padding of signed voxels is stated as unsigned too, and the other way round.
+        """
+        stored = self.numbers("0028|0120")[:1] + self.numbers("0028|0121")[:1]
+        (slope, *_), (intercept, *_) = self.numbers("0028|1053") or (1,), self.numbers("0028|1052") or (0,)
+        count = 2 ** int((self.numbers("0028|0100") or (16,))[0])
+        least = -count // 2 if self.text("0028|0103") == "1" else 0
+        limits = [slope * ((value - least) % count + least) + intercept for value in stored]
+        is_above_air = self.numbers("0028|0120") and max(limits) > AIR
+        return (min(limits) - abs(slope) / 2, max(limits) + abs(slope) / 2) if is_above_air else ()
 
 
 def sorted_on_grid(name: str, slices: Sequence[Slice]) -> tuple[list[Slice], Grid]:

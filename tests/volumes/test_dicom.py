@@ -462,3 +462,40 @@ def test_a_slice_to_be_shown_inverted_is_refused(series):
     path = slices_of(series)[3]
     change(path, PhotometricInterpretation="MONOCHROME1")
     assert f"{path.name} is inverted (MONOCHROME1)" in fault(series)
+
+
+def padded(series, stored, is_signed, limits, vr):
+    """Fill the left column of each slice, and one voxel inside, with a stored value. Returns the voxels before."""
+    before = voxels(series)
+    values = (before if is_signed else before + 1024).astype("<i2" if is_signed else "<u2")
+    values[:, :, 0] = values[:, 2, 2] = stored
+    for path, pixels in zip(opened(series).files, values, strict=True):
+        slice_ = dcmread(path)
+        slice_.PixelRepresentation, slice_.RescaleIntercept = int(is_signed), 0 if is_signed else -1024
+        for tag, limit in zip((0x280120, 0x280121), limits, strict=False):
+            slice_.add_new(tag, vr, limit)
+        slice_.PixelData = pixels.tobytes()
+        slice_.save_as(path)
+    return before
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_signed", "limits", "vr"),
+    [(0, True, [0], "SS"), (4095, False, [4095], "US"), (4000, False, [4095, 3900], "US"), (65535, False, [-1], "SS")],
+)
+def test_padding_at_the_edges_is_air(series, stored, is_signed, limits, vr):
+    expected = padded(series, stored, is_signed, limits, vr)
+    expected[:, :, 0], expected[:, 2, 2] = -1024, stored - (0 if is_signed else 1024)
+    assert opened(series).notes == ("8 slices state a padding above -1024 HU; at their edges it is read as -1024 HU",)
+    np.testing.assert_array_equal(voxels(series), expected)
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_signed", "limits", "vr"),
+    [(-2000, True, [-2000], "SS"), (-2000, True, [2**16 - 2000], "US"), (0, False, [0], "US")],
+)
+def test_padding_that_is_no_more_than_air_is_read_as_stored(series, stored, is_signed, limits, vr):
+    expected = padded(series, stored, is_signed, limits, vr)
+    expected[:, :, 0] = expected[:, 2, 2] = stored - (0 if is_signed else 1024)
+    assert opened(series).notes == ()
+    np.testing.assert_array_equal(voxels(series), expected)
