@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from nnunetv2_malenia.files import files_below
-from nnunetv2_malenia.volumes.dicom_grid import Grid, Slice, sorted_on_grid
+from nnunetv2_malenia.volumes.dicom_grid import AIR, Grid, Slice, sorted_on_grid
 from nnunetv2_malenia.volumes.errors import InputError
 
 _CT, _MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.2", ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
@@ -25,6 +28,12 @@ _NOT_DECODED = {  # by GDCM; beginnings of transfer syntaxes
     "1.2.840.10008.1.2.4.95": "JPIP",
     "1.2.840.10008.1.2.8.1": "deflated frames",
 }
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_PIXEL_DATA = {  # the element's tag, its type where that is explicit, and its length
+    "little": re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\x00\x00)?(.{4})", re.DOTALL),
+    "big": re.compile(rb"\x7f\xe0\x00\x10(?:O[BW]\x00\x00)?(.{4})", re.DOTALL),
+}
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _HEAD = 2**14  # bytes in which class, modality and transfer syntax stand
 
 
@@ -46,7 +55,8 @@ class _Kind(NamedTuple):
 
     @property
     def is_ct(self) -> bool:
-        return self.sop_class in (_CT, *_MULTI_FRAME) or self.modality == "CT"
+        """Not so where class and modality contradict each other: an MR is not read as Hounsfield units."""
+        return self.modality == "CT" or (self.sop_class in (_CT, *_MULTI_FRAME) and not self.modality)
 
     @property
     def must_be_image(self) -> bool:
@@ -107,7 +117,11 @@ def find_series(folder: Path, name: str) -> Series:
     members, copies = _without_copies(name, volumes[0])
     unused["copies of slices"] += copies
     members, grid = sorted_on_grid(name, members)
+    for each in members:
+        _check_complete(name, each)
     notes = [f"beside the CT series, not used: {_listed(unused)}"] if any(unused.values()) else []
+    if padded := sum(bool(each.padding) for each in members):
+        notes.append(f"{padded} slices state a padding above {AIR} HU; at their edges it is read as {AIR} HU")
     return Series(name, tuple(each.path for each in members), grid, tuple(notes))
 
 
@@ -165,6 +179,18 @@ def _without_copies(name: str, slices: Sequence[Slice]) -> tuple[list[Slice], li
         is_copy = is_known and np.array_equal(_pixels(same.path, name), _pixels(each.path, name))
         copies.append(each.path) if is_copy else kept.append(each)
     return kept, copies
+
+
+def _check_complete(name: str, each: Slice) -> None:
+    """GDCM makes voxels up that are missing. An icon may have pixels too; compressed ones have no length, 2**32 - 1."""
+    syntax = _kind(each.path).transfer_syntax
+    if syntax == _DEFLATED:
+        return
+    order = "big" if syntax == _BIG_ENDIAN else "little"
+    lengths = [int.from_bytes(found, order) for found in _PIXEL_DATA[order].findall(each.path.read_bytes())]
+    bits = prod(number for tag in ("0028|0010", "0028|0011", "0028|0100") for number in each.numbers(tag)[:1])
+    if max(lengths, default=0) < bits // 8:
+        raise InputError(f"{name}: {each.path.name} holds fewer voxels than its header says; export or copy it again")
 
 
 def _described(folder: Path, members: Sequence[Slice]) -> str:
@@ -230,4 +256,15 @@ def _pixels(path: Path, name: str) -> np.ndarray:
             f"{name}: the voxels of {path.name} cannot be decoded (transfer syntax {syntax}); export the series again, "
             "uncompressed"
         ) from None
-    return sitk.GetArrayFromImage(image)
+    pixels = sitk.GetArrayFromImage(image)
+    tags = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    if padding := Slice(path, tags).padding:
+        _as_air(pixels, (padding[0] <= pixels) & (pixels <= padding[1]))
+    return pixels
+
+
+def _as_air(pixels: np.ndarray, is_padding: np.ndarray) -> None:
+    """Padding lies around the scanned circle; voxels of the same value within it are tissue. Both (1, Y, X)."""
+    regions, _ = ndimage.label(is_padding)
+    edge = np.concatenate([regions[0, [0, -1]].ravel(), regions[0, :, [0, -1]].ravel()])
+    pixels[is_padding & np.isin(regions, edge)] = AIR

@@ -12,6 +12,7 @@ import numpy as np
 
 from nnunetv2_malenia.volumes.errors import InputError
 
+AIR = -1024  # Hounsfield units
 PLACE_TOLERANCE = 0.1  # share of the distance between slices by which one may lie off its place
 SIDEWAYS_TOLERANCE = 0.5  # of a pixel: how far a slice may lie beside the line along the normal
 _OF_ALL_SLICES = {"0028|0010": "rows", "0028|0011": "columns", "0028|0030": "pixel spacing"}
@@ -53,6 +54,20 @@ class Slice(NamedTuple):
     @property
     def frames(self) -> int:
         return int((self.numbers("0028|0008") or (1,))[0])
+
+    @property
+    def padding(self) -> tuple[float, ...]:
+        """From and to which Hounsfield units a voxel may be padding; () where none is stated, or no more than air.
+
+        Padding of signed voxels is stated as unsigned too, and the other way round.
+        """
+        stored = self.numbers("0028|0120")[:1] + self.numbers("0028|0121")[:1]
+        (slope, *_), (intercept, *_) = self.numbers("0028|1053") or (1,), self.numbers("0028|1052") or (0,)
+        count = 2 ** int((self.numbers("0028|0100") or (16,))[0])
+        least = -count // 2 if self.text("0028|0103") == "1" else 0
+        limits = [slope * ((value - least) % count + least) + intercept for value in stored]
+        is_above_air = self.numbers("0028|0120") and max(limits) > AIR
+        return (min(limits) - abs(slope) / 2, max(limits) + abs(slope) / 2) if is_above_air else ()
 
 
 def sorted_on_grid(name: str, slices: Sequence[Slice]) -> tuple[list[Slice], Grid]:
@@ -107,6 +122,13 @@ def _check_alike(name: str, slices: Sequence[Slice]) -> None:
             f"{name}: slices of different frames of reference, so that their positions cannot be compared; keep one "
             "volume in a folder"
         )
+    if len({each.text("0010|0020") for each in slices} - {""}) > 1:
+        raise InputError(f"{name}: slices of different patients (PatientID); keep one volume in a folder")
+    for each in slices:
+        if (slope := each.text("0028|1053")) and not any(each.numbers("0028|1053")):
+            raise InputError(f"{name}: {each.path.name} has the rescale slope {slope}; export the series again")
+        if each.text("0028|0004") == "MONOCHROME1":  # SimpleITK would turn the values round, before it rescales them
+            raise InputError(f"{name}: {each.path.name} is inverted (MONOCHROME1); export the series as MONOCHROME2")
 
 
 def _check_one_pass(name: str, slices: Sequence[Slice]) -> None:

@@ -17,9 +17,9 @@ from dicom_files import (
     write_dicomdir,
     write_object,
 )
-from pydicom import dcmread
+from pydicom import dcmread, dcmwrite
 from pydicom.encaps import encapsulate
-from pydicom.uid import ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from nnunetv2_malenia.volumes import InputError
 from nnunetv2_malenia.volumes.dicom import find_series, is_dicom_folder, read_series
@@ -407,3 +407,95 @@ def test_a_truncated_last_slice_is_not_passed_over(series):
     path = slices_of(series)[-1]
     path.write_bytes(path.read_bytes()[:-30])
     assert f"{path.name} cannot be read as a CT slice" in fault(series)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian])
+def test_a_slice_with_too_few_voxels_is_refused(series, syntax):
+    expected = voxels(series)
+    for path in series.iterdir():
+        slice_ = dcmread(path)
+        slice_.file_meta.TransferSyntaxUID = syntax
+        if syntax == ExplicitVRBigEndian:
+            slice_.PixelData = np.frombuffer(slice_.PixelData, "<u2").byteswap().tobytes()
+            slice_.walk(lambda *_: None)  # decodes each element, which would be written as it was read
+        dcmwrite(path, slice_, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
+    np.testing.assert_array_equal(voxels(series), expected)
+    path = slices_of(series)[3]
+    change(path, PixelData=dcmread(path).PixelData[: SHAPE[1] * SHAPE[2]])
+    assert f"{path.name} holds fewer voxels than its header says" in fault(series)
+
+
+def test_slices_of_two_patients_are_refused_and_not_named(series):
+    change(slices_of(series)[3], PatientID="SECRET-2")
+    assert "slices of different patients" in (said := fault(series))
+    assert "SECRET" not in said
+
+
+def test_a_slice_may_lack_its_patient(series):
+    change(slices_of(series)[3], PatientID=None)
+    assert opened(series).notes == ()
+
+
+@pytest.mark.parametrize("slope", ["0", "0.000"])
+def test_a_slice_without_contrast_by_its_rescaling_is_refused(series, slope):
+    path = slices_of(series)[3]
+    change(path, RescaleSlope=slope)
+    assert f"{path.name} has the rescale slope {slope}" in fault(series)
+
+
+@pytest.mark.parametrize("modality", ["MR", "PT"])
+def test_ct_images_that_say_another_modality_are_no_ct(series, modality):
+    for path in series.iterdir():
+        change(path, Modality=modality)
+    assert not is_dicom_folder(series)
+    assert f"no CT volume, only {modality} (8)" in fault(series)
+
+
+def test_ct_images_need_not_say_their_modality(series):
+    expected = voxels(series)
+    for path in series.iterdir():
+        change(path, Modality=None)
+    np.testing.assert_array_equal(voxels(series), expected)
+
+
+def test_a_slice_to_be_shown_inverted_is_refused(series):
+    path = slices_of(series)[3]
+    change(path, PhotometricInterpretation="MONOCHROME1")
+    assert f"{path.name} is inverted (MONOCHROME1)" in fault(series)
+
+
+def padded(series, stored, is_signed, limits, vr):
+    """Fill the left column of each slice, and one voxel inside, with a stored value. Returns the voxels before."""
+    before = voxels(series)
+    values = (before if is_signed else before + 1024).astype("<i2" if is_signed else "<u2")
+    values[:, :, 0] = values[:, 2, 2] = stored
+    for path, pixels in zip(opened(series).files, values, strict=True):
+        slice_ = dcmread(path)
+        slice_.PixelRepresentation, slice_.RescaleIntercept = int(is_signed), 0 if is_signed else -1024
+        for tag, limit in zip((0x280120, 0x280121), limits, strict=False):
+            slice_.add_new(tag, vr, limit)
+        slice_.PixelData = pixels.tobytes()
+        slice_.save_as(path)
+    return before
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_signed", "limits", "vr"),
+    [(0, True, [0], "SS"), (4095, False, [4095], "US"), (4000, False, [4095, 3900], "US"), (65535, False, [-1], "SS")],
+)
+def test_padding_at_the_edges_is_air(series, stored, is_signed, limits, vr):
+    expected = padded(series, stored, is_signed, limits, vr)
+    expected[:, :, 0], expected[:, 2, 2] = -1024, stored - (0 if is_signed else 1024)
+    assert opened(series).notes == ("8 slices state a padding above -1024 HU; at their edges it is read as -1024 HU",)
+    np.testing.assert_array_equal(voxels(series), expected)
+
+
+@pytest.mark.parametrize(
+    ("stored", "is_signed", "limits", "vr"),
+    [(-2000, True, [-2000], "SS"), (-2000, True, [2**16 - 2000], "US"), (0, False, [0], "US")],
+)
+def test_padding_that_is_no_more_than_air_is_read_as_stored(series, stored, is_signed, limits, vr):
+    expected = padded(series, stored, is_signed, limits, vr)
+    expected[:, :, 0] = expected[:, 2, 2] = stored - (0 if is_signed else 1024)
+    assert opened(series).notes == ()
+    np.testing.assert_array_equal(voxels(series), expected)
