@@ -178,6 +178,7 @@ def _find_cases(task: _Task, names: Mapping[int, str]) -> tuple[list[Case], list
     """The cases that dataset.json lists, whatever lies beside them; a fault for each whose files are not there."""
     listed = [(TRAINING, pair.image, pair.label) for pair in dict.fromkeys(task.about.training)]
     listed += [(TEST, image, None) for image in dict.fromkeys(task.about.test_images)]
+    _check_listed_once(task.name, listed)
     cases, faults = [], []
     for part, image, label in sorted(listed, key=lambda each: each[:2]):
         paths = [path for path in (image, label) if path]
@@ -191,6 +192,18 @@ def _find_cases(task: _Task, names: Mapping[int, str]) -> tuple[list[Case], list
             files = [task.files[task.root + path] for path in paths]
             cases.append(Case(case_id, (files[0],), files[1] if label else None, names, part))
     return cases, faults
+
+
+def _check_listed_once(task: str, listed: Sequence[tuple[str, str, str | None]]) -> None:
+    """Raise ConversionError for a file that two entries list. listed: part, image and label of each entry."""
+    entry_of: dict[str, str] = {}
+    for part, image, label in listed:
+        entry = f"training, {image} with {label}" if part == TRAINING else f"test, {image}"
+        for path in filter(None, (image, label)):
+            if (other := entry_of.setdefault(path, entry)) != entry:
+                raise ConversionError(
+                    f"{task}: dataset.json lists {path} twice ({other}; {entry}); remove the entry that is wrong"
+                )
 
 
 def _unlisted(task: _Task) -> tuple[str, ...]:
