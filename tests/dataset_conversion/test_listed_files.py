@@ -119,7 +119,7 @@ def test_two_files_for_one_case_are_told_with_both_names(task, raw, capsys):
     assert run(task, raw, "--skip-bad") == 1
     told = capsys.readouterr().err
     assert f"{task / 'again/liver_0.nii.gz'} and {task / 'imagesTr/liver_0.nii.gz'} are both called liver_0" in told
-    state(task, training=[pair("imagesTr/liver_0.nii.gz", label)] * 2)
+    state(task, training=[pair("imagesTr/liver_0.nii.gz", "labelsTr/liver_0.nii.gz")] * 2)
     assert run(task, raw) == 0
 
 
