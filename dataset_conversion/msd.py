@@ -11,11 +11,11 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from nnunetv2_malenia.attributes.schema import AttributeTable, lesion_key
-from nnunetv2_malenia.attributes.tables import resolve_label_attributes
 from nnunetv2_malenia.dataset_conversion.case_attributes import (
     annotated_types,
     attribute_table,
     canonical_type,
+    notes_on_annotations,
     read_annotations,
 )
 from nnunetv2_malenia.dataset_conversion.conversion import Case, Fault, Plan, new_dataset_folder
@@ -114,7 +114,8 @@ def plan_msd(source: Path, raw_folder: Path, dataset: str, annotations_path: Pat
     names = _label_names(task)
     annotations = read_annotations(annotations_path)
     cases, faults = _find_cases(task, names)
-    notes = _unlisted(task)
+    case_ids = [*(case.case_id for case in cases), *(fault.case_id for fault in faults)]
+    notes = (*_unlisted(task), *notes_on_annotations(annotations, annotations_path, case_ids))
     labels, apart = {TRAINING: {name: value for value, name in names.items()}}, {}
     if task.name == "Task07_Pancreas":
         cases, apart = _split_pancreas(cases, annotations)
@@ -127,7 +128,7 @@ def plan_msd(source: Path, raw_folder: Path, dataset: str, annotations_path: Pat
         folder=folder,
         cases=cases,
         labels=labels,
-        lesions=frozenset(resolve_label_attributes(labels[TRAINING])) | {UNSPLIT},
+        lesions=frozenset(table.lesions if table else ()) | {UNSPLIT},
         channel_names=task.about.modality,
         faults=faults,
         tables={"attributes.json": table} if table else {},
