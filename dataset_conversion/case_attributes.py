@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from importlib.resources import files
 from pathlib import Path
 
+from nnunetv2_malenia.attributes.resolution import unmatched_cases
 from nnunetv2_malenia.attributes.schema import AttributeTable, CaseEntry, LesionEntry
 from nnunetv2_malenia.attributes.tables import (
     clinical_knowledge_table,
@@ -31,6 +32,12 @@ def read_annotations(path: Path | None) -> AttributeTable:
     return parse_table(json.loads(shipped.read_text(encoding="utf-8")), source=SHIPPED_ANNOTATIONS)
 
 
+def notes_on_annotations(annotations: AttributeTable, path: Path | None, case_ids: Collection[str]) -> tuple[str, ...]:
+    """What to know of a table that was given: which of its cases are none. The shipped one is of several data sets."""
+    note = unmatched_cases(annotations, case_ids, path) if path else ""
+    return (note,) if note else ()
+
+
 def annotated_types(annotations: AttributeTable, case_id: str) -> set[str]:
     """Canonical names of the lesion types that the annotations list for a case."""
     case = annotations.cases.get(case_id)
@@ -42,17 +49,25 @@ def attribute_table(
 ) -> AttributeTable | None:
     """The attributes.json of a data set: its lesion types by the Clinical Knowledge Table, its cases by annotations.
 
-    labels: names, canonical where they are lesion types. None when no label is a type of that table.
+    A type that the annotations describe themselves is as they say.
+    labels: names, canonical where they are lesion types. None when no label is a type of either.
     """
-    lesions = {name: LesionEntry(**entry.stated) for name, entry in resolve_label_attributes(labels).items()}
+    labels = list(labels)
+    known = resolve_label_attributes(labels)
+    own = {canonical_type(name): entry for name, entry in annotations.lesions.items()}
+    entries = {name: own.get(canonical_type(annotations.find(name) or name), known.get(name)) for name in labels}
+    lesions = {name: LesionEntry(**entry.stated) for name, entry in entries.items() if entry}
     if not lesions:
         return None
+    source = annotations.name or "the annotation table given"
+    changed = [name for name, entry in lesions.items() if name not in known or entry.stated != known[name].stated]
     cases = {case_id: _own_lesions(annotations, case_id, lesions) for case_id in case_ids}
     cases = {case_id: entry for case_id, entry in cases.items() if entry.lesions}
     return AttributeTable(
-        description="Lesion types: Clinical Knowledge Table."
-        + (f" Cases: {annotations.name or 'the annotation table given'}." if cases else ""),
-        license=annotations.license if cases else "",
+        description="Lesion types: Clinical Knowledge Table"
+        + (f", but {', '.join(changed)}: {source}." if changed else ".")
+        + (f" Cases: {source}." if cases else ""),
+        license=annotations.license if cases or changed else "",
         lesions=lesions,
         cases=cases,
     )

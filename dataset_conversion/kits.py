@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nnunetv2_malenia.attributes.tables import resolve_label_attributes
-from nnunetv2_malenia.dataset_conversion.case_attributes import attribute_table, read_annotations
+from nnunetv2_malenia.dataset_conversion.case_attributes import attribute_table, notes_on_annotations, read_annotations
 from nnunetv2_malenia.dataset_conversion.conversion import Case, Fault, Plan, new_dataset_folder
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import TEST, TRAINING
-from nnunetv2_malenia.dataset_conversion.sources import ConversionError, SourceFile, load_json, source_files
+from nnunetv2_malenia.dataset_conversion.sources import ConversionError, SourceFile, is_litter, load_json, source_files
 
 
 class _Edition(NamedTuple):
@@ -38,6 +37,7 @@ EDITIONS = {  # by the folder that holds the cases
     ),
 }
 _CASE_FILE = re.compile(r"(?:.*/)?(?P<case>case_\d{5})(?:/(?P<kind>imaging|segmentation)\.nii\.gz)?")
+_LISTED_AT_MOST = 5
 _METADATA = re.compile(r"(?:.*/)?kits\d*\.json")
 
 
@@ -53,23 +53,30 @@ def plan_kits(source: Path, raw_folder: Path, dataset: str, annotations_path: Pa
     edition = found.edition
     cases, faults = _find_cases(found)
     labels = {name: value for value, name in enumerate(edition.labels)}
-    table = attribute_table(labels, [case.case_id for case in cases], read_annotations(annotations_path))
+    annotations = read_annotations(annotations_path)
+    table = attribute_table(labels, [case.case_id for case in cases], annotations)
     return Plan(
         folder=new_dataset_folder(raw_folder, dataset, edition.name),
         cases=cases,
         labels={TRAINING: labels},
-        lesions=frozenset(resolve_label_attributes(labels)),
+        lesions=frozenset(table.lesions),
         faults=faults,
         tables={"attributes.json": table},
-        notes=_metadata_notes(files),
+        notes=(
+            *_metadata_notes(files),
+            *_passed_over(source, found),
+            *notes_on_annotations(annotations, annotations_path, found.files.keys()),
+        ),
         about={"dataset_name": edition.name, **edition.about},
     )
 
 
 class _Found(NamedTuple):
-    """files: case id -> "imaging" and "segmentation" -> file; a case folder that is a broken link has none."""
+    """files: case id -> "imaging" and "segmentation" -> file; a case folder that is a broken link has none.
+    beside: the names of all folders that lie where cases do."""
 
     edition: _Edition
+    beside: frozenset[str]
     files: Mapping[str, Mapping[str, SourceFile]]
 
 
@@ -92,7 +99,21 @@ def _find_files(source: Path, files: Mapping[str, SourceFile]) -> _Found:
             raise ConversionError(
                 f"{file.name}: a case lies in dataset/{match['case']}, for KiTS19 in data; move it there"
             )
-    return _Found(EDITIONS[editions.pop()], found)
+    tops = {match[0][: match.start("case")] for match in inside}
+    return _Found(EDITIONS[editions.pop()], _folders_in(source, files, tops), found)
+
+
+def _folders_in(source: Path, files: Iterable[str], tops: Iterable[str]) -> frozenset[str]:
+    """Names of the folders right inside others. tops: paths inside the source, "" or ending in "/"."""
+    names = {
+        name[len(top) :].partition("/")[0]
+        for top in tops
+        for name in files
+        if name.startswith(top) and "/" in name[len(top) :]
+    }
+    if source.is_dir():  # a listing of files does not show empty folders
+        names |= {path.name for top in tops for path in (source / top).iterdir() if path.is_dir()}
+    return frozenset(name for name in names if not is_litter(name))
 
 
 def _folder_of_cases(source: Path, match: re.Match[str]) -> str:
@@ -116,6 +137,16 @@ def _find_cases(found: _Found) -> tuple[list[Case], list[Fault]]:
         else:
             cases.append(Case(case_id, (image,), mask, names, TRAINING if mask else TEST))
     return cases, faults
+
+
+def _passed_over(source: Path, found: _Found) -> tuple[str, ...]:
+    """A note on folders that lie where cases do, and are none."""
+    others = sorted(found.beside - found.files.keys())
+    if not others:
+        return ()
+    shown = ", ".join(others[:_LISTED_AT_MOST]) + ", …" * (len(others) > _LISTED_AT_MOST)
+    are = "folder is" if len(others) == 1 else "folders are"
+    return (f"{source}: {len(others)} {are} no case_00000 with imaging.nii.gz, and left out: {shown}",)
 
 
 def _metadata_notes(files: Mapping[str, SourceFile]) -> tuple[str, ...]:

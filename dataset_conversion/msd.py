@@ -11,11 +11,11 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from nnunetv2_malenia.attributes.schema import AttributeTable, lesion_key
-from nnunetv2_malenia.attributes.tables import resolve_label_attributes
 from nnunetv2_malenia.dataset_conversion.case_attributes import (
     annotated_types,
     attribute_table,
     canonical_type,
+    notes_on_annotations,
     read_annotations,
 )
 from nnunetv2_malenia.dataset_conversion.conversion import Case, Fault, Plan, new_dataset_folder
@@ -114,7 +114,8 @@ def plan_msd(source: Path, raw_folder: Path, dataset: str, annotations_path: Pat
     names = _label_names(task)
     annotations = read_annotations(annotations_path)
     cases, faults = _find_cases(task, names)
-    notes = _unlisted(task)
+    case_ids = [*(case.case_id for case in cases), *(fault.case_id for fault in faults)]
+    notes = (*_unlisted(task), *notes_on_annotations(annotations, annotations_path, case_ids))
     labels, apart = {TRAINING: {name: value for value, name in names.items()}}, {}
     if task.name == "Task07_Pancreas":
         cases, apart = _split_pancreas(cases, annotations)
@@ -127,7 +128,7 @@ def plan_msd(source: Path, raw_folder: Path, dataset: str, annotations_path: Pat
         folder=folder,
         cases=cases,
         labels=labels,
-        lesions=frozenset(resolve_label_attributes(labels[TRAINING])) | {UNSPLIT},
+        lesions=frozenset(table.lesions if table else ()) | {UNSPLIT},
         channel_names=task.about.modality,
         faults=faults,
         tables={"attributes.json": table} if table else {},
@@ -178,6 +179,7 @@ def _find_cases(task: _Task, names: Mapping[int, str]) -> tuple[list[Case], list
     """The cases that dataset.json lists, whatever lies beside them; a fault for each whose files are not there."""
     listed = [(TRAINING, pair.image, pair.label) for pair in dict.fromkeys(task.about.training)]
     listed += [(TEST, image, None) for image in dict.fromkeys(task.about.test_images)]
+    _check_listed_once(task.name, listed)
     cases, faults = [], []
     for part, image, label in sorted(listed, key=lambda each: each[:2]):
         paths = [path for path in (image, label) if path]
@@ -191,6 +193,18 @@ def _find_cases(task: _Task, names: Mapping[int, str]) -> tuple[list[Case], list
             files = [task.files[task.root + path] for path in paths]
             cases.append(Case(case_id, (files[0],), files[1] if label else None, names, part))
     return cases, faults
+
+
+def _check_listed_once(task: str, listed: Sequence[tuple[str, str, str | None]]) -> None:
+    """Raise ConversionError for a file that two entries list. listed: part, image and label of each entry."""
+    entry_of: dict[str, str] = {}
+    for part, image, label in listed:
+        entry = f"training, {image} with {label}" if part == TRAINING else f"test, {image}"
+        for path in filter(None, (image, label)):
+            if (other := entry_of.setdefault(path, entry)) != entry:
+                raise ConversionError(
+                    f"{task}: dataset.json lists {path} twice ({other}; {entry}); remove the entry that is wrong"
+                )
 
 
 def _unlisted(task: _Task) -> tuple[str, ...]:

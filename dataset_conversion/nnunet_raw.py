@@ -19,10 +19,15 @@ from nnunetv2_malenia.attributes.tables import write_table
 from nnunetv2_malenia.dataset_conversion.nifti_files import FILE_ENDING, link_or_copy, write_nifti
 from nnunetv2_malenia.files import write_json, write_text
 
+try:
+    import fcntl
+except ImportError:  # Windows: two runs into one folder are not told apart there
+    fcntl = None
+
 TRAINING, TEST, APART = "Tr", "Ts", "Apart"  # as folders spell it; nnU-Net leaves alone what is kept apart
 FOLDERS = tuple(f"{kind}{part}" for part in (TRAINING, TEST, APART) for kind in ("images", "labels"))
-_PLAN, _DATASET, _PLAN_OF = ".plan", "dataset", "nnunetv2_malenia "
-_OWN = re.compile(r"dataset|\.plan|\.partial_[0-9a-f]{8}_\.plan")  # all that leftovers hold
+_PLAN, _LOCK, _DATASET, _PLAN_OF = ".plan", ".lock", "dataset", "nnunetv2_malenia "
+_OWN = re.compile(r"dataset|\.plan|\.lock|\.partial_[0-9a-f]{8}_\.plan")  # all that leftovers hold
 
 
 @contextmanager
@@ -66,21 +71,38 @@ def resumable_raw_dataset(
     """Like `new_raw_dataset`, but what an interruption leaves is kept, hidden beside, and gone on with next time.
 
     plan: says what is going to be written; the leftovers of another plan are removed.
-    Raises FileExistsError too if what is called like leftovers is not ours.
+    Raises FileExistsError too if what is called like leftovers is not ours, or another run is writing there.
     """
     target = _free(dataset_folder)
     beside = target.with_name(f".{target.name}.partial")
-    _open_leftovers(beside, plan)
-    dataset = RawDataset(beside / _DATASET, len(channel_names))
-    dataset.make_folders()
-    yield dataset
-    _write_dataset_json(dataset, labels, channel_names, image_reader_writer, about)
-    dataset.move_to(target)
+    _check_own(beside)
+    beside.mkdir(parents=True, exist_ok=True)
+    with _locked(beside / _LOCK, target):
+        _free(target)  # another run may have finished meanwhile
+        _open_leftovers(beside, plan)
+        dataset = RawDataset(beside / _DATASET, len(channel_names))
+        dataset.make_folders()
+        yield dataset
+        _write_dataset_json(dataset, labels, channel_names, image_reader_writer, about)
+        dataset.move_to(target)
     shutil.rmtree(beside)
 
 
-def _open_leftovers(beside: Path, plan: str) -> None:
-    """Make the folder with its plan; of what an interruption left, keep the whole files of cases if the plan is one.
+@contextmanager
+def _locked(lock: Path, target: Path) -> Iterator[None]:
+    """Hold a lock that the kernel releases when the process ends, however it ends."""
+    with lock.open("ab") as file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                why = f"another run is writing {target}; wait for its end, or choose another name with -d"
+                raise FileExistsError(why) from None
+        yield
+
+
+def _check_own(beside: Path) -> None:
+    """Raise FileExistsError unless it is free, or what a run left.
 
     What holds anything else, or a data set without a plan, is not ours: the plan is written first, and removed last.
     """
@@ -91,12 +113,16 @@ def _open_leftovers(beside: Path, plan: str) -> None:
         before = plan_file.read_text(encoding="utf-8", errors="replace") if plan_file.is_file() else _PLAN_OF
         if others or not before.startswith(_PLAN_OF) or (dataset.exists() and not plan_file.is_file()):
             raise FileExistsError(f"{beside} is in the way, and is not what an interrupted run left; move it away")
-        if before != f"{_PLAN_OF}{plan}" and dataset.exists():
-            shutil.rmtree(dataset)
-    beside.mkdir(parents=True, exist_ok=True)
+
+
+def _open_leftovers(beside: Path, plan: str) -> None:
+    """Write the plan; of what an interruption left, keep the whole files of cases if the plan is one."""
+    plan_file, dataset = beside / _PLAN, beside / _DATASET
+    if dataset.exists() and plan_file.read_text(encoding="utf-8", errors="replace") != f"{_PLAN_OF}{plan}":
+        shutil.rmtree(dataset)
     write_text(plan_file, f"{_PLAN_OF}{plan}")
     for path in (*beside.glob("*"), *beside.glob(f"{_DATASET}/*"), *beside.glob(f"{_DATASET}/*/.*")):
-        if path != plan_file and not path.is_dir():  # half-written, or written anew at the end
+        if path not in (plan_file, beside / _LOCK) and not path.is_dir():  # half-written, or written anew at the end
             path.unlink()
 
 

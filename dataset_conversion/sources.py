@@ -111,7 +111,7 @@ def load_json(file: SourceFile, kind: type[_T] = Any) -> _T:
         return parse_json(stream.read(MAX_JSON_BYTES + 1), kind, file.name, error=ConversionError)
 
 
-def _is_litter(name: str) -> bool:
+def is_litter(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -125,7 +125,7 @@ def _files_in_folder(top: Path) -> dict[str, SourceFile]:
         if here in above:  # a link that leads back up
             continue
         for path in folder.iterdir():
-            if _is_litter(path.name):
+            if is_litter(path.name):
                 continue
             if path.is_dir():
                 waiting.append((path, above | {here}))
@@ -169,7 +169,7 @@ def _files_in_tar(archive: Path) -> dict[str, SourceFile]:
     while waiting:
         path, folder, above = waiting.pop()
         for name, entry in folder.items():
-            if _is_litter(name):
+            if is_litter(name):
                 continue
             target = tree.followed(entry)
             if isinstance(target, tarfile.TarInfo):

@@ -1,9 +1,11 @@
 """Annotation workbook -> attribute table, with every cell that was not used as it stands, and why."""
 
+import hashlib
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from nnunetv2_malenia.attributes.schema import AspectValues, AttributeTable, CaseEntry, lesion_key
@@ -13,10 +15,14 @@ from nnunetv2_malenia.attributes.workbooks import Row, read_workbook
 from nnunetv2_malenia.files import MaleniaError
 
 SOURCE_LICENSE = "MIT"
+_PUBLISHED_SHA256 = "e54e227c23f0450d8eacfbf7ec213574664af2bd5a0b64bd77a8bb68268c3348"
+_PUBLISHED_SOURCE = (
+    " (Malenia's authors, Jiang et al., ICLR 2025, annotations_of_lesion_descriptions.xlsx, for cases of the Medical "
+    "Segmentation Decathlon and KiTS)"
+)
 _DESCRIPTION = (
-    "Lesion types as in the Clinical Knowledge Table; per case what the codes of the annotation workbook say "
-    "(Malenia's authors, Jiang et al., ICLR 2025, annotations_of_lesion_descriptions.xlsx, for cases of the Medical "
-    "Segmentation Decathlon and KiTS). Codes only: specific features are not coded. Not for clinical use."
+    "Lesion types as in the Clinical Knowledge Table; per case what the codes of the annotation workbook say{source}. "
+    "Codes only: specific features are not coded. Not for clinical use."
 )
 
 
@@ -91,7 +97,7 @@ def import_sheet(
                 reported += _repeated(title, row, first)
             for aspect, values in row.values.items():
                 stated[aspect] = (*stated.get(aspect, ()), *values)
-    return _table(lesions, cases), reported
+    return _table(Path(path), lesions, cases), reported
 
 
 def describe(reported: Iterable[ReportedCell]) -> list[str]:
@@ -119,12 +125,14 @@ def read_texts(path: str | os.PathLike[str], *, sheets: Mapping[str, str] | None
     ]
 
 
-def _table(lesions: list[str], cases: dict[str, dict[str, dict[str, tuple[str, ...]]]]) -> AttributeTable:
+def _table(path: Path, lesions: list[str], cases: dict[str, dict[str, dict[str, tuple[str, ...]]]]) -> AttributeTable:
+    """Only the published workbook, byte for byte, has its authors and their licence: anyone may fill in its form."""
     knowledge = clinical_knowledge_table()
+    is_published = hashlib.sha256(path.read_bytes()).hexdigest() == _PUBLISHED_SHA256
     return AttributeTable(
-        name="Published annotations of lesion descriptions",
-        description=_DESCRIPTION,
-        license=SOURCE_LICENSE,
+        name="Published annotations of lesion descriptions" if is_published else path.name,
+        description=_DESCRIPTION.format(source=_PUBLISHED_SOURCE if is_published else ""),
+        license=SOURCE_LICENSE if is_published else "",
         lesions={lesion: knowledge.lesions[lesion] for lesion in SHEETS if lesion in lesions},
         cases={
             case: CaseEntry(lesions={lesion: AspectValues(**stated) for lesion, stated in entries.items()})

@@ -263,6 +263,13 @@ def test_texts_come_with_their_codes(workbook):
     assert text.coded["shape"] == ("irregular",)
 
 
+@pytest.mark.parametrize("titles", [["kidney tumor"], [sheet.title for sheet in SHEETS.values()]])
+def test_a_workbook_of_ones_own_has_its_own_name_and_nobodys_licence(workbook, titles):
+    table, _ = import_sheet(workbook({title: [PLAIN] for title in titles}))
+    assert (table.name, table.license) == ("book.xlsx", "")
+    assert not any(word in table.description for word in ("Malenia", "KiTS", "annotations_of_lesion"))
+
+
 @with_the_published_workbook
 def test_every_coded_cell_of_the_published_workbook_is_used_or_reported_once():
     table, reported = import_sheet(PUBLISHED)

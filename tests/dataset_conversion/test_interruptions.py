@@ -13,6 +13,7 @@ import pytest
 from tiny_data import ct, mask, msd_task, save, stored, tree
 
 from nnunetv2_malenia.cli import convert_msd, merge
+from nnunetv2_malenia.dataset_conversion.nnunet_raw import RawDataset
 
 FULL_DISK = 2**16
 CASES = {"liver_0": (1, 2), "liver_1": ()}
@@ -247,3 +248,27 @@ def test_leftovers_are_not_trusted_when_the_source_has_changed(tmp_path, raw, mo
     save(task / "labelsTr" / "liver_0.nii.gz", mask(2, 1))
     assert convert(task, raw) == 0
     assert (stored(raw / "Dataset003_Liver" / "labelsTr" / "liver_0.nii.gz") == mask(2, 1)).all()
+
+
+def test_a_second_run_into_one_data_set_is_told_and_changes_nothing(task, raw, capsys, monkeypatch):
+    """A second run starts while the first one writes its last case."""
+    seen = []
+
+    write_attributes = RawDataset.write_attributes
+
+    def with_a_second_run(self, table, name="attributes.json"):
+        before, _ = tree(raw), capsys.readouterr()
+        monkeypatch.undo()
+        seen.append((convert(task, raw), capsys.readouterr().err, tree(raw) == before))
+        write_attributes(self, table, name)
+
+    monkeypatch.setattr(RawDataset, "write_attributes", with_a_second_run)
+    assert convert(task, raw) == 0
+    ((status, told, unchanged),) = seen
+    assert status == 1
+    assert told == (
+        f"error: another run is writing {raw / 'Dataset003_Liver'}; wait for its end, or choose another name with -d\n"
+    )
+    assert unchanged
+    assert (raw / "Dataset003_Liver" / "attributes.json").is_file()
+    assert [path.name for path in raw.iterdir()] == ["Dataset003_Liver"]

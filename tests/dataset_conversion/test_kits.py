@@ -6,7 +6,8 @@ import nibabel as nib
 import pytest
 from tiny_data import KITS, ct, kits, mask, save, stored, tree
 
-from nnunetv2_malenia.attributes.tables import read_table
+from nnunetv2_malenia.attributes.schema import AttributeTable, CaseEntry
+from nnunetv2_malenia.attributes.tables import read_table, write_table
 from nnunetv2_malenia.cli import convert_kits
 
 CASES = {"case_00000": (1, 2, 3), "case_00001": (1, 2)}
@@ -81,3 +82,30 @@ def test_a_folder_without_cases_and_one_with_both_editions_are_told(tmp_path, ra
     source = kits(kits(tmp_path / "both", CASES), CASES, inside="data")
     assert run(source, raw) == 1
     assert "cases in data and dataset; give one of these folders" in capsys.readouterr().err
+
+
+def test_folders_that_are_no_cases_are_named(tmp_path, raw, capsys):
+    source = kits(tmp_path / "kits23", CASES)
+    (source / "dataset" / "case_00000").rename(source / "dataset" / "case_2")
+    (source / "dataset" / "case_00009" / "instances").mkdir(parents=True)
+    (source / "dataset" / "__MACOSX").mkdir()
+    assert run(source, raw) == 0
+    told = capsys.readouterr().out
+    assert "2 folders are no case_00000 with imaging.nii.gz, and left out: case_00009, case_2\n" in told
+
+
+def test_no_folder_is_named_where_all_are_cases(tmp_path, raw, capsys):
+    assert run(kits(tmp_path / "kits23", CASES) / "dataset", raw) == 0
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_cases_of_a_given_table_that_are_none_are_told(tmp_path, raw, capsys):
+    table = AttributeTable(
+        lesions={"kidney cyst": {"shape": "round-like"}}, cases={"case_0": CaseEntry(), "case_00001": CaseEntry()}
+    )
+    write_table(table, tmp_path / "table.json")
+    assert run(kits(tmp_path / "kits23", CASES), raw, "--annotations", str(tmp_path / "table.json")) == 0
+    told = capsys.readouterr().out
+    assert (
+        f"1 of 2 cases in {tmp_path / 'table.json'} are not in this data set, e.g. case_0 (closest: case_00000)" in told
+    )

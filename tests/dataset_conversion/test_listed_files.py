@@ -47,6 +47,26 @@ def pair(image, label):
 # ---------------------------------------------------------------- the files of a task
 
 
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("more", "test", "entries"),
+    [
+        ([pair("imagesTr/liver_0.nii.gz", "labelsTr/liver_1.nii.gz")], [], ("liver_0.nii.gz with", "liver_1.nii.gz)")),
+        ([], [".\\imagesTr/liver_0.nii.gz"], ("training, imagesTr/liver_0.nii.gz", "test, imagesTr/liver_0.nii.gz")),
+        ([pair("imagesTs/liver_9.nii.gz", "labelsTr/liver_0.nii.gz")], [], ("imagesTr/liver_0", "imagesTs/liver_9")),
+    ],
+    ids=["image twice", "image in training and test", "label twice"],
+)
+def test_a_file_that_two_entries_list_is_told_before_work_starts(task, raw, capsys, more, test, entries, options):
+    once = [pair(f"imagesTr/liver_{i}.nii.gz", f"labelsTr/liver_{i}.nii.gz") for i in range(2)]
+    state(task, training=[*once, *more], test=test)
+    assert run(task, raw, *options) == 1
+    told = one_error(capsys)
+    assert "twice" in told
+    assert all(entry in told for entry in entries)
+    assert not raw.exists()
+
+
 @pytest.mark.parametrize("write", ["./{}", "{}", "././/{}", ".\\{}"])
 def test_the_listed_pairs_count_and_not_files_of_the_same_name(task, raw, capsys, write):
     save(task / "labels2" / "any name.nii.gz", mask(2, 1))
@@ -94,12 +114,12 @@ def test_what_is_listed_and_not_there_is_a_fault_of_its_case(task, raw, capsys, 
 
 def test_two_files_for_one_case_are_told_with_both_names(task, raw, capsys):
     save(task / "again" / "liver_0.nii.gz", ct())
-    label = "labelsTr/liver_0.nii.gz"
-    state(task, training=[pair("imagesTr/liver_0.nii.gz", label), pair("again/liver_0.nii.gz", label)])
+    images = ("imagesTr/liver_0.nii.gz", "again/liver_0.nii.gz")
+    state(task, training=[pair(image, f"labelsTr/liver_{i}.nii.gz") for i, image in enumerate(images)])
     assert run(task, raw, "--skip-bad") == 1
     told = capsys.readouterr().err
     assert f"{task / 'again/liver_0.nii.gz'} and {task / 'imagesTr/liver_0.nii.gz'} are both called liver_0" in told
-    state(task, training=[pair("imagesTr/liver_0.nii.gz", label)] * 2)
+    state(task, training=[pair("imagesTr/liver_0.nii.gz", "labelsTr/liver_0.nii.gz")] * 2)
     assert run(task, raw) == 0
 
 

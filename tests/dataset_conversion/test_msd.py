@@ -381,3 +381,26 @@ def test_the_raw_folder_is_nnunets_unless_another_is_given(tmp_path, raw, monkey
     monkeypatch.delenv("nnUNet_raw")
     with pytest.raises(SystemExit):
         convert_msd(["-i", "x", "-d", "3"])
+
+
+def test_a_type_that_only_the_given_table_knows_is_a_lesion(tmp_path, raw):
+    write_table(AttributeTable(lesions={"thyroid nodule": {"shape": "irregular"}}), tmp_path / "table.json")
+    task = msd_task(tmp_path / "Task11_Thyroid", {"a_1": (1, 2)}, labels=("background", "thyroid", "thyroid nodule"))
+    assert run(task, raw, "--annotations", tmp_path / "table.json") == 0
+    folder = raw / "Dataset003_Thyroid"
+    assert list(read_table(folder / "attributes.json").lesions) == ["thyroid nodule"]
+    assert summary(folder)["by_case"]["a_1"]["lesions"] == {"thyroid nodule": 1}
+
+
+@pytest.mark.parametrize("name", ["liver tumor", "hepatic tumour"])
+def test_a_type_that_the_given_table_describes_is_as_it_says(tmp_path, raw, capsys, name):
+    known = clinical_knowledge_table().lesions["lung tumor"]
+    own = {name: {"shape": "irregular", "aliases": ["liver tumor"] if name != "liver tumor" else []}}
+    table = AttributeTable(name="by hand", license="MIT", lesions={**own, "lung tumor": known},
+                           cases={"liver_00": CaseEntry()})  # fmt: skip
+    write_table(table, tmp_path / "table.json")
+    assert run(msd_task(tmp_path / "Task03_Liver", LIVER), raw, "--annotations", tmp_path / "table.json") == 0
+    made = read_table(raw / "Dataset003_Liver" / "attributes.json")
+    assert {label: entry.stated for label, entry in made.lesions.items()} == {"liver tumor": {"shape": ("irregular",)}}
+    assert made.description == "Lesion types: Clinical Knowledge Table, but liver tumor: by hand."
+    assert "liver_00 (closest: liver_" in capsys.readouterr().out
