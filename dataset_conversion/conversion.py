@@ -128,6 +128,7 @@ def examine(plan: Plan, options: Options) -> tuple[list[Examined], list[Fault]]:
             raise ConversionError(
                 f"{other.name} and {case.images[0].name} are both called {case.case_id}; rename one, with its mask"
             )
+    _check_no_shared_image(plan.cases)
     examined, faults = [], list(plan.faults)
     for case in tqdm(plan.cases, desc="checking", unit="case", disable=None):
         try:
@@ -140,6 +141,22 @@ def examine(plan: Plan, options: Options) -> tuple[list[Examined], list[Fault]]:
     if not any(each.case.part == TRAINING for each in examined):
         raise ConversionError(f"{plan.folder.name}: no training case is left of {num_cases}; check the input folder")
     return examined, faults
+
+
+def _check_no_shared_image(cases: Sequence[Case]) -> None:
+    """Raise ConversionError for an image file of two cases, by whatever names: a test image may be one to train on."""
+    owner: dict[tuple[str | int, ...], tuple[str, SourceFile]] = {}
+    for case in cases:
+        for file in case.images:
+            try:
+                case_id, other = owner.setdefault(file.inode, (case.case_id, file))
+            except OSError:  # told with the case, when it is opened
+                continue
+            if case_id != case.case_id:
+                raise ConversionError(
+                    f"{other.name} and {file.name} are one file, in the cases {case_id} and {case.case_id}; give each "
+                    "image once"
+                )
 
 
 def _examine(case: Case, plan: Plan) -> Examined:

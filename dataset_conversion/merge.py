@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from nnunetv2_malenia.dataset_conversion.conversion import (
 from nnunetv2_malenia.dataset_conversion.nifti_files import FILE_ENDING
 from nnunetv2_malenia.dataset_conversion.nnunet_raw import TEST, TRAINING
 from nnunetv2_malenia.dataset_conversion.raw_cases import CaseFiles, training_cases
-from nnunetv2_malenia.dataset_conversion.sources import ConversionError
+from nnunetv2_malenia.dataset_conversion.sources import ConversionError, SourceFile
 from nnunetv2_malenia.dataset_conversion.summary import Summary
 from nnunetv2_malenia.files.dataset_json import BACKGROUND, IGNORE, DatasetJson, read_dataset_json, without_regions
 
@@ -86,7 +87,8 @@ def merge(
     examined, faults = examine(plan, options)
     if unseen:
         plan, examined = _hold_out(plan, examined, unseen, entries, keep_seen=keep_seen)
-    plan = replace(plan, tables=_tables(plan, examined, lesions, entries))
+    notes = (*plan.notes, *_notes_on_copies([each.case for each in examined]))
+    plan = replace(plan, tables=_tables(plan, examined, lesions, entries), notes=notes)
     return store(plan, examined, faults, options)
 
 
@@ -287,6 +289,29 @@ def _notes_on_unseen(
 
 def _notes_on_lost(lost: Iterable[str]) -> Iterator[str]:
     return (f"{name} is held out too: every case that shows it shows a held-out type" for name in lost)
+
+
+def _notes_on_copies(cases: Iterable[Case]) -> Iterator[str]:
+    """On files that hold the same bytes. Only images of one size are read."""
+    by_size: dict[int, list[Case]] = {}
+    for case in cases:
+        by_size.setdefault(case.images[0].path.stat().st_size, []).append(case)
+    by_digest: dict[str, list[Case]] = {}
+    for case in (case for alike in by_size.values() if len(alike) > 1 for case in alike):
+        by_digest.setdefault(_sha256(case.images[0]), []).append(case)
+    for copies in (copies for copies in by_digest.values() if len(copies) > 1):
+        apart = len({case.part for case in copies}) > 1
+        yield f"{' and '.join(case.case_id for case in copies)} have the same image" + (
+            ", so that training shows what is held out" if apart else ""
+        )
+
+
+def _sha256(file: SourceFile) -> str:
+    digest = hashlib.sha256()
+    with file.open() as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _tables(

@@ -98,6 +98,8 @@ def _locked(lock: Path, target: Path) -> Iterator[None]:
             except BlockingIOError:
                 why = f"another run is writing {target}; wait for its end, or choose another name with -d"
                 raise FileExistsError(why) from None
+            except OSError:  # a file system without locks, as some clusters have
+                pass
         yield
 
 

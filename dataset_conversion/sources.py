@@ -37,6 +37,10 @@ class SourceFile(Protocol):
     def identity(self) -> list[str | int]:
         """What changes when the file does: its place, size and time. Two names of one file share it."""
 
+    @property
+    def inode(self) -> tuple[str | int, ...]:
+        """What all names of one file share, hard links too."""
+
     def open(self) -> AbstractContextManager[BinaryIO]:
         """The file's bytes, seekable."""
 
@@ -57,6 +61,11 @@ class FileInFolder:
         about = self.path.stat()
         return [str(self.path.resolve()), about.st_size, about.st_mtime_ns]
 
+    @property
+    def inode(self) -> tuple[str | int, ...]:
+        about = self.path.stat()
+        return about.st_dev, about.st_ino
+
     def open(self) -> AbstractContextManager[BinaryIO]:
         return self.path.open("rb")
 
@@ -76,6 +85,10 @@ class FileInTar:
     @property
     def identity(self) -> list[str | int]:
         return [str(self.archive.resolve()), self.member.offset_data, self.member.size, int(self.member.mtime)]
+
+    @property
+    def inode(self) -> tuple[str | int, ...]:
+        return str(self.archive.resolve()), self.member.offset_data
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:

@@ -101,11 +101,12 @@ def test_no_folder_is_named_where_all_are_cases(tmp_path, raw, capsys):
 
 def test_cases_of_a_given_table_that_are_none_are_told(tmp_path, raw, capsys):
     table = AttributeTable(
-        lesions={"kidney cyst": {"shape": "round-like"}}, cases={"case_0": CaseEntry(), "case_00001": CaseEntry()}
+        lesions={"kidney cyst": {"shape": "round-like"}}, cases={"case_000000": CaseEntry(), "case_00001": CaseEntry()}
     )
     write_table(table, tmp_path / "table.json")
     assert run(kits(tmp_path / "kits23", CASES), raw, "--annotations", str(tmp_path / "table.json")) == 0
     told = capsys.readouterr().out
     assert (
-        f"1 of 2 cases in {tmp_path / 'table.json'} are not in this data set, e.g. case_0 (closest: case_00000)" in told
+        f"1 of 2 cases in {tmp_path / 'table.json'} are not in this data set, e.g. case_000000 (closest: case_00000)"
+        in told
     )

@@ -1,7 +1,9 @@
 """Several data sets in one: label space, annotated labels, the seen/unseen split."""
 
 import json
+import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -299,3 +301,35 @@ def test_a_bad_case_stops_a_merge_or_is_left_out(tmp_path, raw, capsys):
     folder = raw / "Dataset100_Merged"
     assert set(read(folder, "conversion_summary.json")["left_out"]) == {"liver_0"}
     assert set(read_table(folder / "attributes.json").cases) == {"liver_1"}
+
+
+def two_data_sets(tmp_path, raw, link):
+    """The second one has the first one's image, but shows another type."""
+    convert(tmp_path, raw, "Task06_Lung", {"lung_1": (1,), "lung_2": ()})
+    other = msd_task(tmp_path / "Task10_Colon", {"colon_1": (1,)})
+    image = other / "imagesTr" / "colon_1.nii.gz"
+    image.unlink()
+    link((tmp_path / "Task06_Lung" / "imagesTr" / "lung_1.nii.gz").resolve(), image)
+    assert convert_msd(["-i", str(other), "-d", "10", "-o", str(raw)]) == 0
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+@pytest.mark.parametrize("options", [(), ("--holdout", "colon tumor", "--dry-run")])
+def test_one_image_file_in_two_data_sets_is_an_error(tmp_path, raw, capsys, link, options):
+    two_data_sets(tmp_path, raw, link)
+    capsys.readouterr()
+    assert run(raw, "6", "10", options=options) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert "are one file, in the cases lung_1 and colon_1; give each image once\n" in told
+    assert not (raw / "Dataset100_Merged").exists()
+
+
+def test_copies_of_an_image_in_two_data_sets_are_told(tmp_path, raw, capsys):
+    two_data_sets(tmp_path, raw, shutil.copy)
+    capsys.readouterr()
+    assert run(raw, "6", "10", options=("--dry-run",)) == 0
+    assert "lung_1 and colon_1 have the same image\n" in capsys.readouterr().out
+    assert run(raw, "6", "10", options=("--holdout", "colon tumor")) == 0
+    told = "lung_1 and colon_1 have the same image, so that training shows what is held out"
+    assert told in read(raw / "Dataset100_Merged", "conversion_summary.json")["notes"]
