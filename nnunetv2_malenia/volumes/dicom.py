@@ -30,8 +30,8 @@ _NOT_DECODED = {  # by GDCM; beginnings of transfer syntaxes
 }
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _PIXEL_DATA = {  # the element's tag, its type where that is explicit, and its length
-    "little": re.compile(rb"\xe0\x7f\x10\x00(?:O[BW]\x00\x00)?(.{4})", re.DOTALL),
-    "big": re.compile(rb"\x7f\xe0\x00\x10(?:O[BW]\x00\x00)?(.{4})", re.DOTALL),
+    "little": re.compile(rb"\xe0\x7f\x10\x00(?:(?:O[BW]|UN)\x00\x00)?(.{4})", re.DOTALL),
+    "big": re.compile(rb"\x7f\xe0\x00\x10(?:(?:O[BW]|UN)\x00\x00)?(.{4})", re.DOTALL),
 }
 _BIG_ENDIAN = "1.2.840.10008.1.2.2"
 _HEAD = 2**14  # bytes in which class, modality and transfer syntax stand

@@ -332,7 +332,7 @@ def test_slices_without_preamble_and_with_a_strange_thickness_will_do(tmp_path):
 def test_what_could_not_be_taken_over_is_told_without_the_value(model, tmp_path):
     series = write_ct_series(tmp_path / "series", bright_ct(), PatientSex="SECRET")
     assert predict(model, series, tmp_path / "out").failed == {}
-    told = (tmp_path / "out" / "series.json").read_text()
+    told = (tmp_path / "out" / "series.json").read_text(encoding="utf-8")
     assert "left empty: PatientSex" in told
     assert "SECRET" not in told
 

@@ -425,6 +425,14 @@ def test_a_slice_with_too_few_voxels_is_refused(series, syntax):
     assert f"{path.name} holds fewer voxels than its header says" in fault(series)
 
 
+def test_voxels_of_unknown_type_are_read(tmp_path):
+    series = write_ct_series(tmp_path / "series", hounsfield((2, 128, 96)))
+    expected = voxels(series)
+    for path in series.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"\xe0\x7f\x10\0OW", b"\xe0\x7f\x10\0UN"))
+    np.testing.assert_array_equal(voxels(series), expected)
+
+
 def test_slices_of_two_patients_are_refused_and_not_named(series):
     change(slices_of(series)[3], PatientID="SECRET-2")
     assert "slices of different patients" in (said := fault(series))
