@@ -53,9 +53,11 @@ class Question(NamedTuple):
 def understand(words: str) -> Question:
     """A lesion type by name or alias, "any lesion", or a description in words of radiology.
 
-    Raises AskingError where neither a type nor an aspect is recognised.
+    Raises AskingError where neither a type nor an aspect is recognised, and for control characters.
     """
     said = " ".join(words.split())
+    if not said.isprintable():
+        raise AskingError(f"{said!r} has characters that are not shown; write it anew, e.g. {_EXAMPLE}")
     table = clinical_knowledge_table()
     if lesion_key(said) == lesion_key(ANY_LESION.name):
         return Question(ANY_LESION, ANY_LESION.name)

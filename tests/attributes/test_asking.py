@@ -1,6 +1,8 @@
 """Names and sentences become queries, and what was not understood is told."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nnunetv2_malenia.attributes.asking import ANY_LESION, AskingError, understand
 from nnunetv2_malenia.attributes.tables import clinical_knowledge_table
@@ -79,3 +81,22 @@ def test_words_that_are_no_question_are_one_line_with_an_example(said):
     with pytest.raises(AskingError, match=r"no known lesion type.*--lesions") as error:
         understand(said)
     assert "\n" not in str(error.value)
+
+
+WORDS = ["round", "hypodense", "liver", "left kidney", "no", "calcification", "3 x 1e999 mm", "(-)", ":", "tumor", "."]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(said=st.text() | st.lists(st.sampled_from(WORDS) | st.text(max_size=3), max_size=8).map(" ".join))
+def test_any_words_are_a_question_or_one_line(said):
+    try:
+        shown = list(understand(said).lines())
+    except AskingError as error:
+        shown = [str(error)]
+    assert all(line.isprintable() for line in shown)
+
+
+@pytest.mark.parametrize("said", ["round\x08 liver lesion", "liver\u200b tumor", "\udcff round"])
+def test_words_with_characters_that_are_not_shown_are_refused(said):
+    with pytest.raises(AskingError, match="characters that are not shown"):
+        understand(said)
