@@ -97,7 +97,7 @@ def predict(tmp_path):
 
 
 @pytest.mark.parametrize(("images", "outputs", "named"), [
-    ("links", "scans", "scans/patient1.nii.gz is an image to be read"),
+    ("links", "scans", "scans/patient1.nii.gz is read by this command"),
     ("bad", "labels", "labels/patient1.nii.gz was not written by an earlier run"),
 ])  # fmt: skip
 def test_files_of_the_users_stay_and_are_named_before_work_starts(inputs, predict, refused, images, outputs, named):

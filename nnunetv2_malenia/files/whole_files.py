@@ -25,7 +25,8 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[str], object]) ->
         flush_to_disk(beside)
         os.replace(beside, target)
     except OSError as error:
-        error.filename = error.filename or str(target)  # Python names no file when the disk is full
+        if error.errno is not None:  # Python names no file when the disk is full
+            error.filename = error.filename or str(target)
         raise
     finally:
         beside.unlink(missing_ok=True)
