@@ -60,7 +60,7 @@ def warn(message: str) -> None:
 
 def tell(kind: str, message: str) -> None:
     """One line on stderr; what file names and contents have of control characters is shown, not done."""
-    line = " ".join(message.split())
+    line = " ".join(part.strip() for part in message.splitlines())  # spaces inside a name stay
     print(f"{kind}: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}", file=sys.stderr)
 
 
