@@ -16,6 +16,7 @@ from nnunetv2_malenia.dataset_conversion.sources import SourceFile
 from nnunetv2_malenia.volumes import InputError, Volume, grid_difference
 from nnunetv2_malenia.volumes.nifti import NiftiVolume, open_nifti
 
+ROUNDING = 1e-4  # by which a label that was stored as a float may be off
 _LISTED_AT_MOST = 5
 
 
@@ -79,14 +80,15 @@ def check_same_grid(image: Volume, mask: Volume) -> None:
 def _labels(voxels: np.ndarray, limit: int, file: SourceFile) -> np.ndarray:
     if voxels.dtype == np.uint8:
         return voxels
-    if not (whole := voxels == np.rint(voxels)).all():
+    labels = np.rint(voxels)
+    if not (whole := np.abs(voxels - labels) <= ROUNDING).all():
         raise InputError(
-            f"{file.name}: mask value {voxels[~whole][0]:.4g} is not an integer; store labels, not probabilities, and "
+            f"{file.name}: mask value {voxels[~whole][0]:.9g} is not an integer; store labels, not probabilities, and "
             "resample masks by nearest neighbour"
         )
-    if (outside := (voxels < 0) | (voxels >= limit)).any():
-        raise InputError(_not_in_map(file, f"{voxels[outside][0]:.0f}"))
-    return voxels
+    if (outside := (labels < 0) | (labels >= limit)).any():
+        raise InputError(_not_in_map(file, f"{labels[outside][0]:.0f}"))
+    return labels
 
 
 def _check_values(counts: np.ndarray, names: Mapping[int, str], file: SourceFile) -> None:

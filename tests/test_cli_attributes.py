@@ -205,6 +205,7 @@ def test_faults_of_the_program_keep_their_traceback():
         (numeric.not_negative, {"0": 0, "0.5": 0.5}, ["-0.1", "inf", "nan"]),
         (numeric.probability, {"0.01": 0.01, "0.99": 0.99}, ["1", "0", "-0.1", "nan"]),
         (numeric.share, {"1": 1, "0.5": 0.5}, ["0", "1.1", "nan"]),
+        (numeric.part, {"0": 0, "1": 1, "0.5": 0.5}, ["-0.1", "7", "nan"]),
     ],
 )
 def test_numbers_out_of_range_are_refused(check, good, bad):

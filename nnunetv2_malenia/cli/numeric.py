@@ -33,6 +33,13 @@ def share(text: str) -> float:
     return value
 
 
+def part(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1]")
+    return value
+
+
 def at_least_one(text: str) -> int:
     value = int(text)
     if value < 1:

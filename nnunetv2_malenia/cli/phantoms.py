@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_malenia.cli.messages import counted, one_line_errors, warn
-from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero, not_negative, share
+from nnunetv2_malenia.cli.numeric import at_least_one, count_from_zero, not_negative, part, share
 from nnunetv2_malenia.files import check_free
 
 
@@ -56,7 +56,7 @@ def _add_make(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--split", default="compositional", metavar="NAME", help="see splits (default: %(default)s)")
     command.add_argument("--distractors", type=count_from_zero, default=0, metavar="N",
                          help="more things that only look like lesions, per case (default: %(default)s)")  # fmt: skip
-    command.add_argument("--further_features", type=float, default=0.0, metavar="SHARE", help="share of lesions that "
+    command.add_argument("--further_features", type=part, default=0.0, metavar="SHARE", help="share of lesions that "
                          "get a further feature, such as dilated ducts (default: %(default)s)")  # fmt: skip
     _add_seed(command)
     command.set_defaults(run=_phantom_make)

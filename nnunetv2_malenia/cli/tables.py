@@ -10,6 +10,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from nnunetv2_malenia.cli.messages import counted, fail, one_line_errors, warn
+from nnunetv2_malenia.cli.numeric import part
 from nnunetv2_malenia.files import check_free
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def attributes(argv: Sequence[str] | None = None) -> int | None:
 
     separability = commands.add_parser("separability", help="values that the text encoder cannot tell apart")
     separability.add_argument("--bank", type=Path, metavar="FILE", help="embedding bank; default: the one that ships")
-    separability.add_argument("--threshold", type=float, default=0.9, help="least cosine (default: %(default)s)")
+    separability.add_argument("--threshold", type=part, default=0.9, help="least cosine (default: %(default)s)")
     separability.set_defaults(run=_separability)
 
     _add_import(commands)

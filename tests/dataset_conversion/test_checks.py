@@ -50,6 +50,13 @@ def test_a_trailing_axis_of_one_is_dropped(tmp_path):
     assert image_of(save(tmp_path / "i.nii.gz", ct()[..., None])).stored_shape == (*SHAPE, 1)
 
 
+def test_labels_that_were_rounded_as_floats_are_labels(tmp_path):
+    array = mask(1, dtype=np.float32) * np.float32(1.0000001)
+    read = the_mask(save(tmp_path / "m.nii.gz", array))
+    assert read.voxels.dtype == np.uint8
+    np.testing.assert_array_equal(read.voxels, mask(1))
+
+
 @pytest.mark.parametrize(
     ("array", "told"),
     [
