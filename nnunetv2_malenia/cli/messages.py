@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
 from textwrap import shorten
@@ -32,6 +33,7 @@ def one_line_errors(command: Command) -> Command:
         for text in sys.argv[1:] if argv is None else argv:
             if not is_unicode(text):  # results could not say where they come from
                 return fail(f"{text}: the name is no UTF-8 text; rename the file or folder", status=2)
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of its own parts
         try:
             status = command(argv) or 0
             sys.stdout.flush()

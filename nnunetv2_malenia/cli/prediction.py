@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,7 +103,6 @@ def predict_zeroshot(argv: Sequence[str] | None = None) -> int | None:
 
     from nnunetv2_malenia.attributes.tables import read_table, table_file
 
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")  # of its own parts
     # before torch: what cannot be asked is told at once
     table = read_table(table_file(args.attributes)) if args.attributes else None
     questions = _understood(args.lesions) if args.lesions else table

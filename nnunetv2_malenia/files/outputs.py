@@ -128,6 +128,8 @@ class OutputFolder:
 
         Raises MaleniaError, with none of them published, if a file that is not ours has come to be in the way.
         """
+        if not staged:
+            return
         for name in staged:
             if os.path.lexists(self.folder / name) and name not in self._may_replace and not self.is_own(name):
                 raise MaleniaError(f"{self.folder / name} appeared during the run and was not written by it; move it")

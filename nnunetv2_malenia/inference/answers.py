@@ -5,6 +5,7 @@ Lesions are found, read and judged on the preprocessed grid; only the boxes arou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -98,16 +99,20 @@ class CaseAnswers:
     threshold: float
     min_volume_ml: float
 
+    @property
+    def _limit(self) -> float:
+        """The logit that a voxel must exceed."""
+        return math.log(self.threshold / (1 - self.threshold))
+
     def find(self, logits: Tensor, reading: SimilarityMap) -> FoundCase:
         """logits (Q + 1, Z, Y, X) on the preprocessed grid, the last for any lesion. InputError if not finite."""
         if not all(torch.isfinite(channel).all() for channel in logits):
             raise InputError("the network's answer is not finite; check the image's intensities")
-        limit = float(torch.logit(torch.tensor(self.threshold, dtype=torch.float64)))
-        any_lesion = self._components(logits[-1], limit, reading)
+        any_lesion = self._components(logits[-1], reading)
         held = number_lesions((component for component, _ in any_lesion), logits.shape[1:])
         answers = []
         for i in range(len(self.queries)):
-            components = any_lesion if self.discover else self._components(logits[i], limit, reading)
+            components = any_lesion if self.discover else self._components(logits[i], reading)
             belongs = [self._belongs(i, component, mean, held, any_lesion) for component, mean in components]
             kept = [each for each, stays in zip(components, belongs, strict=True) if stays]
             of_others = [component for (component, _), stays in zip(components, belongs, strict=True) if not stays]
@@ -126,10 +131,9 @@ class CaseAnswers:
         grid = ImageGrid.of(case.shape, properties, self.plans_manager, self.configuration_manager)
         affine = properties["affine"]
         least = least_voxels(self.min_volume_ml, affine)
-        limit = float(torch.logit(torch.tensor(self.threshold, dtype=torch.float64)))
         lesions, left_out = [], []
         for i, answer in enumerate(case.answers):
-            parts = [part for each in answer.found for part in self._in_image(i, each, grid, limit)]
+            parts = [part for each in answer.found for part in self._in_image(i, each, grid)]
             large = [part for part in parts if part.component.voxels.sum() >= least]
             lesions.append(sorted(large, key=lambda part: -int(part.component.voxels.sum())))
             left_out.append(len(parts) - len(large))
@@ -155,11 +159,9 @@ class CaseAnswers:
         ]
         return Answers(lesions, labels, affine, findings)
 
-    def _components(
-        self, logits: Tensor, limit: float, reading: SimilarityMap
-    ) -> list[tuple[Component, np.ndarray | None]]:
+    def _components(self, logits: Tensor, reading: SimilarityMap) -> list[tuple[Component, np.ndarray | None]]:
         """Lesions of a channel (Z, Y, X), largest first, each with the mean similarity under it."""
-        components = [(each, reading.rows_of(each)) for each in find_components((logits > limit).numpy())]
+        components = [(each, reading.rows_of(each)) for each in find_components((logits > self._limit).numpy())]
         if self.discover:
             parts = [part for each, rows in components for part in split_by_token(each, rows, reading.token)]
             parts.sort(key=lambda part: -int(part.voxels.sum()))
@@ -194,14 +196,14 @@ class CaseAnswers:
     def _matches(self, query: int, mean: np.ndarray | None) -> bool:
         return mean is None or self.interpreter.match(query, mean) >= np.log(LEAST_MATCH)
 
-    def _in_image(self, query: int, found: Found, grid: ImageGrid, limit: float) -> list[ImageLesion]:
+    def _in_image(self, query: int, found: Found, grid: ImageGrid) -> list[ImageLesion]:
         """A lesion in the image; several where resampling takes it apart.
 
         A voxel is the lesion's if its logit exceeds the limit and a neighbour on the preprocessed grid is: voxels of
         one cell touch, so that all of its neighbours above the limit are of one lesion.
         """
         logits = grid.resampled(found.logits, found.box)
-        voxels = (logits > limit) & (grid.resampled(found.inside, found.box) > 0)
+        voxels = (logits > self._limit) & (grid.resampled(found.inside, found.box) > 0)
         fit = -np.inf if found.similarity is None else self.interpreter.fit(query, found.similarity)
         box, lesions = grid.in_image(found.box), []
         for part in find_components(voxels):
